@@ -1,0 +1,23 @@
+"""The catalog: declared checkpoints, tasks and merge requests of one base."""
+
+from simmerge_core.catalog.load import load_catalog
+from simmerge_core.catalog.model import (
+    Benchmark,
+    Catalog,
+    CheckpointEntry,
+    LabelDesign,
+    MergeRequest,
+    ProbeSettings,
+    Task,
+)
+
+__all__ = [
+    "Benchmark",
+    "Catalog",
+    "CheckpointEntry",
+    "LabelDesign",
+    "MergeRequest",
+    "ProbeSettings",
+    "Task",
+    "load_catalog",
+]

@@ -1,0 +1,181 @@
+"""Reading a catalog file: every error names the file, the line, the entry and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import ValidationError
+
+from simmerge_core.catalog.model import Benchmark, Catalog, CheckpointEntry, MergeRequest, Task
+from simmerge_core.errors import CatalogError
+
+
+def load_catalog(path: str | Path) -> Catalog:
+    """Read and validate a catalog; relative paths in it are taken from its own folder.
+
+    Only the file itself and the presence of the probe files are looked at: whether each checkpoint's folder is sound is
+    `check_catalog`'s question, so that one broken checkpoint does not hide the others.
+
+    Raises
+    ------
+    CatalogError
+        Naming file, line and entry, what is wrong and what to do.
+    """
+    path = Path(path).expanduser().absolute()
+    if not path.is_file():
+        raise CatalogError(
+            f"There is no catalog file {path}: create it, or run `simmerge demo` to train the demo catalog."
+        )
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CatalogError(f"Catalog {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(raw, dict):
+        raise CatalogError(f"Catalog {path} is not a mapping: start it with `version: 1`, base, checkpoints and tasks.")
+    line_of = _lines(root)
+    try:
+        catalog = Catalog.model_validate(raw)
+    except ValidationError as error:
+        raise CatalogError(_sentence(path, error, raw, line_of)) from error
+    _check_references(path, catalog, line_of)
+    return _with_absolute_paths(catalog, path)
+
+
+def _lines(root: yaml.Node | None) -> Callable[[Iterable[int | str]], int]:
+    """A function from a location in the data to the line (from 1) of its closest node."""
+
+    def line(location: Iterable[int | str]) -> int:
+        node = root
+        found = node.start_mark.line if node is not None else 0
+        for part in location:
+            child = None
+            if isinstance(node, yaml.MappingNode):
+                child = next((v for k, v in node.value if k.value == str(part)), None)
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                child = node.value[part]
+            if child is None:
+                break
+            node, found = child, child.start_mark.line
+        return found + 1
+
+    return line
+
+
+def _entry(raw: Any, location: tuple[int | str, ...]) -> str:
+    """The entry's place in words, with its id where it has one: ``checkpoints[3] 'math-01'``."""
+    words, node, named = "", raw, ""
+    for part in location:
+        words += f"[{part}]" if isinstance(part, int) else f"{'.' if words else ''}{part}"
+        try:
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            break
+        if isinstance(node, dict) and isinstance(node.get("id", node.get("name")), str):
+            named = f" {node.get('id', node.get('name'))!r}"
+    return (words or "the file") + named
+
+
+_REMEDIES = {
+    "missing": "is missing: add it",
+    "extra_forbidden": "is not a known key: remove it or correct its spelling",
+}
+
+
+def _sentence(path: Path, error: ValidationError, raw: Any, line_of: Callable[[Iterable[int | str]], int]) -> str:
+    first = error.errors(include_url=False)[0]
+    location = tuple(first["loc"])
+    what = _REMEDIES.get(first["type"])
+    if what is None:
+        what = f"is not usable: {first['msg'].removeprefix('Value error, ')}"
+    more = f" ({error.error_count() - 1} more like it)" if error.error_count() > 1 else ""
+    return f"Catalog {path}, line {line_of(location)}: {_entry(raw, location)} {what}{more}."
+
+
+def _check_references(path: Path, catalog: Catalog, line_of: Callable[[Iterable[int | str]], int]) -> None:
+    def fail(location: tuple[int | str, ...], text: str) -> NoReturn:
+        raise CatalogError(f"Catalog {path}, line {line_of(location)}: {text}")
+
+    # Folders are named after ids, and some file systems fold letter case.
+    seen = {catalog.base.id.casefold()}
+    for number, entry in enumerate(catalog.checkpoints):
+        if entry.id.casefold() in seen:
+            fail(
+                ("checkpoints", number),
+                f"checkpoint id {entry.id!r} is used twice (letter case aside): give each its own id.",
+            )
+        seen.add(entry.id.casefold())
+    seen = set()
+    for number, task in enumerate(catalog.tasks):
+        if task.id.casefold() in seen:
+            fail(("tasks", number), f"task id {task.id!r} is used twice (letter case aside): give each its own id.")
+        seen.add(task.id.casefold())
+        probes = path.parent / task.probes
+        if not probes.is_file() or probes.stat().st_size == 0:
+            fail(
+                ("tasks", number, "probes"),
+                f"task {task.id!r} has no probes ({probes} is {'empty' if probes.is_file() else 'not there'}): "
+                'write one {"prompt": ...} per line into it.',
+            )
+    seen = set()
+    for number, request in enumerate(catalog.merge_requests):
+        problem = _request_problem(catalog, request)
+        if request.id.casefold() in seen:
+            problem = "is used twice: give each request its own id"
+        if problem is not None:
+            fail(("merge_requests", number), f"merge request {request.id!r} {problem}.")
+        seen.add(request.id.casefold())
+
+
+def _request_problem(catalog: Catalog, request: MergeRequest) -> str | None:
+    unknown_tasks = [task for task in request.targets if task not in catalog.task_ids]
+    if unknown_tasks:
+        return f"names the unknown task {unknown_tasks[0]!r}: known are {', '.join(catalog.task_ids)}"
+    pool = catalog.checkpoint_ids if request.checkpoints == "all" else request.checkpoints
+    unknown = [checkpoint for checkpoint in pool if checkpoint not in catalog.checkpoint_ids]
+    if unknown:
+        return f"names the unknown checkpoint {unknown[0]!r}: declare it under checkpoints"
+    if len(set(pool)) != len(pool):
+        return "names a checkpoint twice: name each once"
+    if request.k > len(pool):
+        return f"wants {request.k} checkpoints of {len(pool)}: lower k or add checkpoints"
+    try:
+        catalog.actions(request.actions)
+    except CatalogError as error:
+        return f"cannot be served: {str(error).rstrip('.')}"
+    return None
+
+
+def _with_absolute_paths(catalog: Catalog, path: Path) -> Catalog:
+    folder = path.parent
+
+    def checkpoint(entry: CheckpointEntry) -> CheckpointEntry:
+        return entry if entry.path is None else entry.model_copy(update={"path": folder / entry.path.expanduser()})
+
+    def benchmark(entry: Benchmark) -> Benchmark:
+        return (
+            entry
+            if entry.include_path is None
+            else entry.model_copy(update={"include_path": folder / entry.include_path})
+        )
+
+    def task(entry: Task) -> Task:
+        return entry.model_copy(
+            update={
+                "probes": folder / entry.probes.expanduser(),
+                "benchmarks": tuple(benchmark(b) for b in entry.benchmarks),
+            }
+        )
+
+    absolute = catalog.model_copy(
+        update={
+            "base": checkpoint(catalog.base),
+            "checkpoints": tuple(checkpoint(c) for c in catalog.checkpoints),
+            "tasks": tuple(task(t) for t in catalog.tasks),
+        }
+    )
+    absolute._path = path
+    return absolute

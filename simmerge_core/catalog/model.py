@@ -1,0 +1,231 @@
+"""The catalog: the declared base, checkpoints, tasks and merge requests, validated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from simmerge_core.errors import OperatorError, SimMergeError
+from simmerge_core.ids import validate_id
+from simmerge_core.operators.actions import ACTION_SETS, Action, parse_action
+
+
+def _slug(value: str) -> str:
+    try:
+        return validate_id("catalog", value)
+    except SimMergeError as error:
+        raise ValueError(str(error).removeprefix("catalog ")) from error
+
+
+Id = Annotated[str, AfterValidator(_slug)]
+
+
+def _slice(text: str) -> str:
+    parts = text.split(":")
+    if (
+        len(parts) not in (2, 3)
+        or not all(p == "" or p.isdigit() for p in parts)
+        or (parts[-1:] == ["0"] and len(parts) == 3)
+    ):
+        raise ValueError(f"item set {text!r} is not a slice of document numbers: write start:stop or start::step")
+    return text
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CheckpointEntry(_Entry):
+    """A checkpoint: a local folder, or a hub repository at a pinned revision."""
+
+    id: Id
+    path: Path | None = None
+    hub: str | None = None
+    revision: str | None = None
+    domain: Id = "base"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CheckpointEntry:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError(
+                f"checkpoint {self.id!r} needs exactly one of path (a local folder) and hub (a repository)"
+            )
+        if self.hub is not None and not _is_commit(self.revision):
+            raise ValueError(f"checkpoint {self.id!r} needs revision: the 40-digit commit of {self.hub} to pin")
+        return self
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and len(revision) == 40 and all(c in "0123456789abcdef" for c in revision)
+
+
+class ProbeSettings(_Entry):
+    """What of the probe outputs is kept (§6 of the design: the cache is bounded by these)."""
+
+    count: int = Field(default=64, ge=1)
+    last_positions: int | None = Field(default=None, ge=1, description="keep only the last n positions; all when null")
+    every_layer: int = Field(default=1, ge=1, description="keep every n-th layer, the last always")
+    precision: Literal["float32", "float16"] = "float32"
+    top_logits: int | None = Field(default=None, ge=1, description="keep the k most probable tokens; all when null")
+
+
+class Benchmark(_Entry):
+    """One lm-eval task with the exact metric keys that count."""
+
+    name: str = Field(min_length=1)
+    include_path: Path | None = None
+    metrics: tuple[str, ...] = Field(min_length=1)
+    item_sets: dict[str, Annotated[str, AfterValidator(_slice)]] = {"A": "0::2", "B": "1::2"}
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    documents: int | None = Field(default=None, ge=1)
+    num_fewshot: int | None = Field(default=None, ge=0)
+    batch_size: int = Field(default=256, ge=1)
+    unsafe_code: bool = False
+
+
+class Task(_Entry):
+    """A task: unlabeled probe prompts and the benchmarks whose unweighted mean is its score (§3.3)."""
+
+    id: Id
+    probes: Path
+    probe_settings: ProbeSettings = ProbeSettings()
+    benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
+
+    @property
+    def metric(self) -> str:
+        """The deciding metric key of the first benchmark."""
+        return self.benchmarks[0].metrics[0]
+
+
+class LabelDesign(_Entry):
+    """Which pairs are merged and evaluated offline."""
+
+    expert_auxiliary: float = Field(default=1.0, ge=0, le=1, description="share of cross-domain pairs that is labelled")
+    auxiliary_auxiliary: float = Field(
+        default=0.15, ge=0, le=1, description="share scored on a third task, of neither's domain"
+    )
+    test_share: float = Field(default=0.2, gt=0, lt=1)
+    validation_share: float = Field(default=0.15, gt=0, lt=1)
+    salt: str = "simmerge"
+    multiway: dict[int, int] = Field(
+        default={3: 4, 4: 1}, description="executed configurations per task, by k, on which plans are compared"
+    )
+
+    @field_validator("multiway")
+    @classmethod
+    def _k_range(cls, value: dict[int, int]) -> dict[int, int]:
+        if any(k < 3 or k > 4 or n < 0 for k, n in value.items()):
+            raise ValueError("multiway counts configurations for k = 3 and k = 4 only")
+        return value
+
+
+class MergeRequest(_Entry):
+    """Which checkpoints may be merged for which target."""
+
+    id: Id
+    task: Id | None = None
+    tasks: tuple[Id, ...] = ()
+    how: Literal["mean", "min"] = "mean"
+    k: int = Field(default=2, ge=2, le=8)
+    checkpoints: Literal["all"] | tuple[Id, ...] = "all"
+    actions: str = "extended"
+    top: int = Field(default=20, ge=1)
+
+    @model_validator(mode="after")
+    def _target(self) -> MergeRequest:
+        if (self.task is None) == (not self.tasks):
+            raise ValueError(f"merge request {self.id!r} needs either task or tasks")
+        return self
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target tasks, one or several."""
+        return (self.task,) if self.task is not None else self.tasks
+
+
+class Catalog(_Entry):
+    """The whole catalog file; paths are absolute after `load_catalog`."""
+
+    version: Literal[1]
+    base: CheckpointEntry
+    checkpoints: tuple[CheckpointEntry, ...] = ()
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    action_sets: dict[str, tuple[str, ...]] = {}
+    labels: LabelDesign = LabelDesign()
+    merge_requests: tuple[MergeRequest, ...] = ()
+
+    _path: Path = PrivateAttr(default=Path("catalog.yaml"))
+
+    @field_validator("action_sets")
+    @classmethod
+    def _known_form(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for texts in value.values():
+            for text in texts:
+                try:
+                    parse_action(text)
+                except OperatorError as error:
+                    raise ValueError(str(error)) from error
+        return value
+
+    @property
+    def path(self) -> Path:
+        """The file this catalog was read from."""
+        return self._path
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """Domain by checkpoint id, without the base."""
+        return {entry.id: entry.domain for entry in self.checkpoints}
+
+    @property
+    def checkpoint_ids(self) -> tuple[str, ...]:
+        """Ids of the checkpoints, in file order, without the base."""
+        return tuple(entry.id for entry in self.checkpoints)
+
+    @property
+    def task_ids(self) -> tuple[str, ...]:
+        """Ids of the tasks, in file order."""
+        return tuple(task.id for task in self.tasks)
+
+    def checkpoint(self, id: str) -> CheckpointEntry:
+        """The entry of a checkpoint or of the base.
+
+        Raises
+        ------
+        CatalogError
+            Naming the id and those that exist.
+        """
+        for entry in (self.base, *self.checkpoints):
+            if entry.id == id:
+                return entry
+        raise _unknown(self, "checkpoint", id, (self.base.id, *self.checkpoint_ids))
+
+    def task(self, id: str) -> Task:
+        """The task of this id; raises CatalogError naming those that exist."""
+        for task in self.tasks:
+            if task.id == id:
+                return task
+        raise _unknown(self, "task", id, self.task_ids)
+
+    def merge_request(self, id: str) -> MergeRequest:
+        """The merge request of this id; raises CatalogError naming those that exist."""
+        for request in self.merge_requests:
+            if request.id == id:
+                return request
+        raise _unknown(self, "merge request", id, tuple(r.id for r in self.merge_requests))
+
+    def actions(self, name: str) -> tuple[Action, ...]:
+        """The actions of a named set: the catalog's own, or ``paper`` / ``extended``."""
+        if name in self.action_sets:
+            return tuple(parse_action(text) for text in self.action_sets[name])
+        if name in ACTION_SETS:
+            return ACTION_SETS[name]
+        raise _unknown(self, "action set", name, tuple(dict.fromkeys((*ACTION_SETS, *self.action_sets))))
+
+
+def _unknown(catalog: Catalog, kind: str, id: str, known: tuple[str, ...]) -> SimMergeError:
+    from simmerge_core.errors import CatalogError
+
+    return CatalogError(f"There is no {kind} {id!r} in {catalog.path}: it declares {', '.join(known) or 'none'}.")

@@ -1,0 +1,105 @@
+"""Catalog files: what is accepted, and that every refusal names line, entry and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from simmerge_core import load_catalog
+from simmerge_core.errors import CatalogError
+
+GOOD = """\
+version: 1
+base: {id: base, path: checkpoints/base}
+checkpoints:
+  - {id: math-01, path: checkpoints/math-01, domain: math}
+  - {id: code-01, hub: org/code, revision: 0123456789abcdef0123456789abcdef01234567, domain: code}
+tasks:
+  - id: math
+    probes: tasks/math/probe.jsonl
+    benchmarks:
+      - {name: some_math, metrics: ["acc,none"], item_sets: {A: "0:10", B: "10:20"}}
+merge_requests:
+  - {id: pair, task: math, k: 2}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tasks" / "math").mkdir(parents=True)
+    (tmp_path / "tasks" / "math" / "probe.jsonl").write_text('{"prompt": "1+1="}\n')
+    return tmp_path
+
+
+def _load(folder: Path, text: str):  # type: ignore[no-untyped-def]
+    (folder / "catalog.yaml").write_text(text)
+    return load_catalog(folder / "catalog.yaml")
+
+
+def test_a_good_catalog_has_absolute_paths_and_lookups(folder: Path) -> None:
+    catalog = _load(folder, GOOD)
+    assert catalog.checkpoint("math-01").path == folder / "checkpoints" / "math-01"
+    assert catalog.checkpoint("base") is catalog.base
+    assert catalog.task("math").probes.is_file()
+    assert catalog.task("math").metric == "acc,none"
+    assert catalog.domains == {"math-01": "math", "code-01": "code"}
+    assert [str(a) for a in catalog.actions("paper")] == ["linear@0.5", "slerp@0.5", "ties@0.5"]
+    assert catalog.merge_request("pair").targets == ("math",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("math-01, path", "../x, path", 4, "'../x'"),
+        ("id: code-01", "id: math-01", 5, "used twice"),
+        ("id: code-01", "id: MATH-01", 5, "used twice"),
+        ("id: code-01", "id: '123'", 5, "at least one letter"),
+        ("id: code-01", "id: base", 5, "used twice"),
+        ("domain: code", "domian: code", 5, "not a known key"),
+        ("revision: 0123456789abcdef0123456789abcdef01234567", "revision: main", 5, "40-digit commit"),
+        ("hub: org/code", "hub: org/code, path: x", 5, "exactly one of path"),
+        ("tasks/math/probe.jsonl", "tasks/none.jsonl", 8, "has no probes"),
+        ("task: math", "task: maths", 12, "unknown task 'maths'"),
+        ("k: 2", "k: 3", 12, "wants 3 checkpoints of 2"),
+        ("k: 2", "k: 2, checkpoints: [math-01, nope]", 12, "unknown checkpoint 'nope'"),
+        ("k: 2", "k: 2, actions: wide", 12, "no action set 'wide'"),
+        ('metrics: ["acc,none"]', "metrics: []", 10, "benchmarks[0] 'some_math'"),
+        ('A: "0:10"', "A: first", 10, "start:stop"),
+        ("version: 1", "version: 2", 1, "version"),
+    ],
+)
+def test_each_mistake_is_named_with_its_line(folder: Path, old: str, new: str, line: int, said: str) -> None:
+    assert old in GOOD
+    with pytest.raises(CatalogError) as caught:
+        _load(folder, GOOD.replace(old, new))
+    message = str(caught.value)
+    assert said in message
+    assert f"line {line}:" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a: [", "not valid YAML"), ("- 1", "not a mapping"), ("", "not a mapping")]
+)
+def test_files_that_are_no_catalog(folder: Path, text: str, said: str) -> None:
+    with pytest.raises(CatalogError, match=said):
+        _load(folder, text)
+
+
+def test_a_missing_catalog_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="simmerge demo"):
+        load_catalog(tmp_path / "none.yaml")
+
+
+def test_unknown_names_list_the_known_ones(folder: Path) -> None:
+    catalog = _load(folder, GOOD)
+    with pytest.raises(CatalogError, match="declares base, math-01, code-01"):
+        catalog.checkpoint("math-02")
+    with pytest.raises(CatalogError, match="no task 'x'"):
+        catalog.task("x")
+
+
+def test_yaml_tags_cannot_build_python_objects(folder: Path) -> None:
+    with pytest.raises(CatalogError, match="not valid YAML"):
+        _load(folder, GOOD + "extra: !!python/object/apply:os.system ['true']\n")
