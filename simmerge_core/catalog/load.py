@@ -66,17 +66,17 @@ def _lines(root: yaml.Node | None) -> Callable[[Iterable[int | str]], int]:
 
 
 def _entry(raw: Any, location: tuple[int | str, ...]) -> str:
-    """The entry's place in words, with its id where it has one: ``checkpoints[3] 'math-01'``."""
-    words, node, named = "", raw, ""
+    """The entry's place in words, with the ids on the way: ``checkpoints[3] 'math-01' domain``."""
+    words, node = "", raw
     for part in location:
-        words += f"[{part}]" if isinstance(part, int) else f"{'.' if words else ''}{part}"
+        words += f"[{part}]" if isinstance(part, int) else f" {part}"
         try:
             node = node[part]
         except (KeyError, IndexError, TypeError):
             break
-        if isinstance(node, dict) and isinstance(node.get("id", node.get("name")), str):
-            named = f" {node.get('id', node.get('name'))!r}"
-    return (words or "the file") + named
+        name = node.get("id", node.get("name")) if isinstance(node, dict) else None
+        words += f" {name!r}" if isinstance(name, str) else ""
+    return words.strip() or "the file"
 
 
 _REMEDIES = {
