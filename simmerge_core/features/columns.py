@@ -24,6 +24,15 @@ def _summaries(prefix: str, group: str, unit: str, what: str, low: float | None,
 
 _EPS = 1e-9  # rounding room at the ends of cosines
 
+# Quantiles interpolate linearly between order statistics. Norms are raised to 1e-6 of the largest of a's, b's and the
+# base's before a ratio or logarithm; a cosine with one zero vector is 0, of two zero vectors 1: no value is ever NaN.
+
+
+def _over(module: str) -> str:
+    stand_in = "the embedding where the head is tied to it" if module == "head" else "the whole model where it has none"
+    return f"over all {module} parameters ({stand_in})"
+
+
 _COLUMNS: list[Column] = [
     # Functional (App. B.2)
     *_summaries("kl_ab", "kl", "nat", "over prompts of the position-averaged KL(a || b)", 0.0, None),
@@ -84,7 +93,7 @@ _COLUMNS: list[Column] = [
             f"{m}_weight_cosine",
             "weight_module",
             "cosine",
-            f"weight cosine over all {m} parameters",
+            f"weight cosine {_over(m)}",
             -1 - _EPS,
             1 + _EPS,
         )
@@ -95,23 +104,17 @@ _COLUMNS: list[Column] = [
             f"{m}_weight_l2_relative",
             "weight_module",
             "ratio",
-            f"relative weight distance over all {m} parameters",
+            f"relative weight distance {_over(m)}",
             0.0,
         )
         for m in MODULES
     ],
     *[
-        _f(f"{m}_weight_log_norm_ratio", "weight_module", "log ratio", f"log(norm a / norm b) over all {m} parameters")
+        _f(f"{m}_weight_log_norm_ratio", "weight_module", "log ratio", f"log(norm a / norm b) {_over(m)}")
         for m in MODULES
     ],
-    *[
-        _f(f"{m}_log_norm_a_base", "weight_module", "log ratio", f"log(norm a / norm base) over all {m} parameters")
-        for m in MODULES
-    ],
-    *[
-        _f(f"{m}_log_norm_b_base", "weight_module", "log ratio", f"log(norm b / norm base) over all {m} parameters")
-        for m in MODULES
-    ],
+    *[_f(f"{m}_log_norm_a_base", "weight_module", "log ratio", f"log(norm a / norm base) {_over(m)}") for m in MODULES],
+    *[_f(f"{m}_log_norm_b_base", "weight_module", "log ratio", f"log(norm b / norm base) {_over(m)}") for m in MODULES],
     # Task-vector geometry (a - base, b - base)
     _f(
         "task_vector_cosine",
@@ -145,7 +148,7 @@ _COLUMNS: list[Column] = [
             f"{m}_task_vector_cosine",
             "task_vector",
             "cosine",
-            f"task-vector cosine over all {m} parameters",
+            f"task-vector cosine {_over(m)}",
             -1 - _EPS,
             1 + _EPS,
         )
