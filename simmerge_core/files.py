@@ -43,6 +43,31 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _sweep_abandoned(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it: a merge of large checkpoints leaves gigabytes.
+
+    Names carry the writer's process id; those of living processes are left alone, and so is a moved-aside folder as
+    long as nothing stands in its place.
+    """
+    for left in path.parent.glob(f".{path.name}.*"):
+        parts = left.name.rsplit(".", 3)
+        if len(parts) == 4 and parts[1].isdigit() and parts[3] in {"tmp", "old"} and not _alive(int(parts[1])):
+            if parts[3] == "old" and not path.exists():
+                left.rename(path)
+            elif left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the place of `path`, on error it is removed.
@@ -51,7 +76,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     any point leaves one complete folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex
+    _sweep_abandoned(path)
+    token = f"{os.getpid()}.{uuid.uuid4().hex}"
     temporary = path.parent / f".{path.name}.{token}.tmp"
     aside = path.parent / f".{path.name}.{token}.old"
     temporary.mkdir()

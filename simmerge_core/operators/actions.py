@@ -13,6 +13,11 @@ _ACTION = re.compile(
 )
 
 
+def _exact(value: float) -> str:
+    """The shortest text that reads back as the same number, since recipes are keyed by it."""
+    return repr(float(value)).removesuffix(".0")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Action:
     """An operator with its alpha and parameters, written ``operator@alpha[,name=value...]``.
@@ -32,7 +37,9 @@ class Action:
     params: tuple[tuple[str, float], ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.operator}@{self.alpha:g}" + "".join(f",{name}={value:g}" for name, value in self.params)
+        return f"{self.operator}@{_exact(self.alpha)}" + "".join(
+            f",{name}={_exact(value)}" for name, value in self.params
+        )
 
     def mirrored(self) -> Action:
         """The action that gives the same merge when the two checkpoints change places: o(a, b; α) = o(b, a; 1 − α)."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -110,6 +113,22 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
         (temporary / "y").write_text("3")
     assert [p.name for p in target.iterdir()] == ["y"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_folders_that_killed_writers_left_are_swept(tmp_path: Path) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    dead = int(gone.stdout)
+    left = tmp_path / f".folder.{dead}.0a.tmp"
+    living = tmp_path / f".folder.{os.getpid()}.0b.tmp"
+    aside = tmp_path / f".folder.{dead}.0c.old"
+    for folder in (left, living, aside):
+        folder.mkdir()
+    (aside / "kept").write_text("1")
+    target = tmp_path / "folder"
+    with pytest.raises(RuntimeError), replaced_folder(target):
+        raise RuntimeError
+    assert (target / "kept").read_text() == "1"  # the killed writer had only moved it aside
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([living.name, target.name])
 
 
 def test_every_column_is_described() -> None:

@@ -1,0 +1,402 @@
+"""The selector: an ensemble of two-layer MLPs that predicts a merge's utility under every action (§2.3.1, §3.5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from simmerge_core.errors import SelectionError
+from simmerge_core.features.columns import FEATURE_VERSION
+from simmerge_core.files import hash_file, hash_json, replaced_folder
+from simmerge_core.operators.actions import Action, parse_action
+from simmerge_core.selector.block import FeatureBlock, block_of
+from simmerge_core.selector.config import SelectorConfig
+from simmerge_core.selector.members import LAYERS, Fit, Recipe, fit_members, forward
+from simmerge_core.selector.prediction import Prediction
+from simmerge_core.selector.rows import TrainingRows, refuse_leaks
+from simmerge_core.selector.scaling import Scaler
+from simmerge_core.selector.splits import pair_folds, validation_mask
+from simmerge_core.selector.threads import one_blas_thread
+
+WEIGHTS_FILE, CONFIG_FILE, METRICS_FILE = "selector.safetensors", "config.json", "metrics.json"
+_FORMAT = 1
+_CHUNK = 512  # rows per product: hidden layers of one chunk stay in the cache
+_LEAST_PAIRS = 8
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Û = level + differences, each standardised: what decides is the difference, what ranks plans is the level too."""
+
+    level_mean: float
+    level_scale: float
+    difference_mean: np.ndarray  # (actions,)
+    difference_scale: float
+
+    @classmethod
+    def fit(cls, utilities: np.ndarray) -> Targets:
+        """Statistics of (n, actions) training utilities; the zero prediction is then the mean of each action."""
+        level = utilities.mean(axis=1)
+        difference = utilities - level[:, None]
+        centre = difference.mean(axis=0)
+        # One scale for all actions: scaling each by its own would let rare, small differences weigh like large ones.
+        spread = float(np.sqrt(np.mean((difference - centre) ** 2)))
+        return cls(float(level.mean()), float(level.std()) or 1.0, centre, spread or 1.0)
+
+    def encode(self, utilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 1) level and (n, actions) differences."""
+        level = utilities.mean(axis=1, keepdims=True)
+        difference = (utilities - level - self.difference_mean) / self.difference_scale
+        return (level - self.level_mean) / self.level_scale, difference
+
+    def decode(self, level: np.ndarray, difference: np.ndarray) -> np.ndarray:
+        """Utilities (…, n, actions); differences are centred over the actions first."""
+        centred = difference - difference.mean(axis=-1, keepdims=True)
+        return self.level_mean + self.level_scale * level + self.difference_mean + self.difference_scale * centred
+
+
+@dataclass(frozen=True)
+class Selector:
+    """A trained f_plan.
+
+    Attributes
+    ----------
+    networks
+        ``level`` and ``difference``, or ``shared``, each the stacked float32 weights of the ensemble.
+    metrics
+        What tuning and the out-of-fold predictions gave; JSON-ready.
+    training_fingerprint
+        Content hash of the rows it was trained on.
+    """
+
+    config: SelectorConfig
+    seed: int
+    actions: tuple[Action, ...]
+    feature_names: tuple[str, ...]
+    scaler: Scaler
+    targets: Targets
+    networks: Mapping[str, Mapping[str, np.ndarray]]
+    metrics: dict[str, Any]
+    training_fingerprint: str
+    name: str = "simmerge"
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that have a code; others are encoded as zeros."""
+        return self.scaler.tasks
+
+    @property
+    def key(self) -> str:
+        """SHA-256 (hex) of weights, scaling and configuration."""
+        return hash_json({"description": self._description(), "tensors": _tensor_hashes(self._tensors())})
+
+    def predict(self, features: pl.DataFrame) -> Prediction:
+        """Predict every action's utility for the rows of a `pairwise_features` frame with `task`.
+
+        Raises
+        ------
+        SelectionError
+            If a feature column is missing or a value is not finite.
+        """
+        return self.predict_block(block_of(features, self.feature_names))
+
+    def predict_block(self, block: FeatureBlock) -> Prediction:
+        """Predict for rows given as arrays; arithmetic in float64."""
+        members = self.member_utilities(block)
+        return Prediction(members.mean(axis=0), members.std(axis=0), members)
+
+    def member_utilities(self, block: FeatureBlock) -> np.ndarray:
+        """(members, n, actions) utilities of each network."""
+        x = self.scaler(block)
+        with one_blas_thread():
+            parts = [self._utilities(x[start : start + _CHUNK]) for start in range(0, max(len(x), 1), _CHUNK)]
+        return np.concatenate(parts, axis=1)
+
+    @cached_property
+    def _wide(self) -> dict[str, dict[str, np.ndarray]]:
+        """The networks in float64, converted once."""
+        return {n: {layer: w.astype(np.float64) for layer, w in ws.items()} for n, ws in self.networks.items()}
+
+    def _utilities(self, x: np.ndarray) -> np.ndarray:
+        if "shared" in self._wide:
+            output = forward(self._wide["shared"], x)
+            return self.targets.decode(output[..., :1], output[..., 1:])
+        return self.targets.decode(forward(self._wide["level"], x), forward(self._wide["difference"], x))
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "feature_version": FEATURE_VERSION,
+            "config": self.config.as_json(),
+            "seed": self.seed,
+            "actions": [str(a) for a in self.actions],
+            "feature_names": list(self.feature_names),
+            "tasks": list(self.scaler.tasks),
+            "clip": self.scaler.clip,
+            "level_mean": self.targets.level_mean,
+            "level_scale": self.targets.level_scale,
+            "difference_scale": self.targets.difference_scale,
+            "networks": sorted(self.networks),
+            "training_fingerprint": self.training_fingerprint,
+        }
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        tensors = {
+            "scaler.mean": self.scaler.mean,
+            "scaler.scale": self.scaler.scale,
+            "targets.difference_mean": self.targets.difference_mean,
+        }
+        for network, weights in self.networks.items():
+            for layer in LAYERS:
+                tensors[f"{network}.{layer}"] = weights[layer].astype(np.float32)
+        return {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+
+    def save(self, folder: Path) -> Path:
+        """Write `selector.safetensors`, `config.json` and `metrics.json`; the folder appears complete or not at all."""
+        from safetensors.numpy import save_file
+
+        with replaced_folder(Path(folder)) as temporary:
+            save_file(self._tensors(), temporary / WEIGHTS_FILE)
+            description = {
+                **self._description(),
+                "weights_sha256": hash_file(temporary / WEIGHTS_FILE),
+                "key": self.key,
+            }
+            for file, value in ((CONFIG_FILE, description), (METRICS_FILE, self.metrics)):
+                text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+                (temporary / file).write_text(text, encoding="utf-8")
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Selector:
+        """Read a saved selector; it predicts the same numbers as the one that was saved.
+
+        Raises
+        ------
+        SelectionError
+            If a file is missing or damaged, or the selector is of another format or feature version.
+        """
+        from safetensors.numpy import load_file
+
+        folder = Path(folder)
+        for file in (WEIGHTS_FILE, CONFIG_FILE, METRICS_FILE):
+            if not (folder / file).is_file():
+                raise SelectionError(f"There is no selector in {folder}: {file} is missing; train one first.")
+        try:
+            described = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise SelectionError(
+                f"The selector in {folder} has a damaged JSON file ({error}): train it again."
+            ) from error
+        if described.get("format") != _FORMAT or described.get("feature_version") != FEATURE_VERSION:
+            raise SelectionError(
+                f"The selector in {folder} is of format {described.get('format')} and feature version "
+                f"{described.get('feature_version')}, not {_FORMAT} and {FEATURE_VERSION}: train it again."
+            )
+        if hash_file(folder / WEIGHTS_FILE) != described["weights_sha256"]:
+            raise SelectionError(
+                f"The weights in {folder} are not those its configuration names: train the selector again."
+            )
+        tensors = load_file(folder / WEIGHTS_FILE)
+        return cls(
+            config=SelectorConfig.from_json(described["config"]),
+            seed=described["seed"],
+            actions=tuple(map(parse_action, described["actions"])),
+            feature_names=tuple(described["feature_names"]),
+            scaler=Scaler(
+                tensors["scaler.mean"], tensors["scaler.scale"], described["clip"], tuple(described["tasks"])
+            ),
+            targets=Targets(
+                described["level_mean"],
+                described["level_scale"],
+                tensors["targets.difference_mean"],
+                described["difference_scale"],
+            ),
+            networks={name: {layer: tensors[f"{name}.{layer}"] for layer in LAYERS} for name in described["networks"]},
+            metrics=metrics,
+            training_fingerprint=described["training_fingerprint"],
+        )
+
+
+def _tensor_hashes(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
+    import hashlib
+
+    return {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in tensors.items()}
+
+
+def train(
+    rows: TrainingRows,
+    *,
+    config: SelectorConfig | None = None,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> Selector:
+    """Tune on the validation rows, then train the ensemble on training and validation rows together (§3.5).
+
+    Every member holds out its own share of the pairs and stops early on it, so that all labelled pairs outside the
+    test split are learned from and none is judged by a network that fitted it. Rows of split ``test`` are never read.
+
+    Parameters
+    ----------
+    rows
+        From `training_rows`; without validation rows a share of the training pairs takes their place.
+    seed
+        The same seed and rows give the same bytes, at any number of threads.
+
+    Raises
+    ------
+    SelectionError
+        If there are too few training pairs, or a pair lies in two splits.
+    """
+    config = config or SelectorConfig()
+    report = progress or (lambda message, fraction: None)
+    refuse_leaks(rows.meta)
+    known = rows.of_split("train", "validation")
+    pairs = known.pairs
+    least = max(_LEAST_PAIRS, config.members)  # every member holds out at least one pair
+    if len(np.unique(pairs)) < least:
+        raise SelectionError(
+            f"Only {len(np.unique(pairs))} labelled pairs are outside the test split, and this selector needs at least "
+            f"{least}: label more pairs."
+        )
+    if len(known.actions) < 2:
+        raise SelectionError("There is nothing to choose with fewer than two actions: label more actions.")
+    names = config.feature_names()
+    block = block_of(known.features, names)
+    scaler = Scaler.fit(block, clip=config.clip, encode_task=config.encode_task)
+    targets = Targets.fit(known.utilities)
+    x = scaler(block)
+    level, difference = targets.encode(known.utilities)
+    validation = validation_mask(known.meta)
+    folds = pair_folds(pairs, config.members, seed=seed)
+    jobs = (
+        {"level": level, "difference": difference}
+        if config.heads == "separate"
+        else {"shared": np.concatenate([level, difference], axis=1)}
+    )
+    networks: dict[str, dict[str, np.ndarray]] = {}
+    outputs: dict[str, np.ndarray] = {}
+    metrics: dict[str, Any] = {}
+    for number, (name, y) in enumerate(jobs.items()):
+        start, share = number / len(jobs), 1.0 / len(jobs)
+        recipe, batch_size, table = _tune(
+            x, y, validation, config, seed=seed, progress=_part(report, "tuning", start, 0.6 * share)
+        )
+        fit = fit_members(
+            x,
+            y,
+            recipes=[recipe] * config.members,
+            held_out=np.stack([folds == m for m in range(config.members)]),
+            batch_size=batch_size,
+            epochs=config.epochs,
+            patience=config.patience,
+            weight_decay=config.weight_decay,
+            seed=seed + 1,
+            progress=_part(report, "training the ensemble", start + 0.6 * share, 0.4 * share),
+        )
+        networks[name] = fit.weights
+        with one_blas_thread():  # (n, o), each row by a network that held it out
+            outputs[name] = forward(fit.weights, x)[folds, np.arange(len(x))]
+        metrics[name] = _described(fit, recipe, batch_size, table)
+    joined = (
+        outputs["shared"] if "shared" in outputs else np.concatenate([outputs["level"], outputs["difference"]], axis=1)
+    )
+    metrics["out_of_fold"] = _out_of_fold(known.utilities, targets.decode(joined[:, :1], joined[:, 1:]))
+    metrics["rows"] = {"fitted": len(known), "pairs": len(np.unique(pairs)), **known.dropped}
+    return Selector(config, seed, known.actions, names, scaler, targets, networks, metrics, known.fingerprint)
+
+
+def _part(report: Callable[[str, float], None], message: str, start: float, share: float) -> Callable[[float], None]:
+    def step(fraction: float) -> None:
+        report(message, start + share * fraction)
+
+    return step
+
+
+def _share(progress: Callable[[float], None], start: float, share: float) -> Callable[[float], None]:
+    def step(fraction: float) -> None:
+        progress(start + share * fraction)
+
+    return step
+
+
+def _tune(
+    x: np.ndarray,
+    y: np.ndarray,
+    validation: np.ndarray,
+    config: SelectorConfig,
+    *,
+    seed: int,
+    progress: Callable[[float], None],
+) -> tuple[Recipe, int, list[dict[str, float]]]:
+    """The recipe and batch size with the least validation loss, and every combination's loss."""
+    grid = [Recipe(w, r, d) for w, r, d in product(config.widths, config.learning_rates, config.dropouts)]
+    if len(grid) * len(config.batch_sizes) == 1:
+        return grid[0], config.batch_sizes[0], []
+    table: list[dict[str, float]] = []
+    best: tuple[float, Recipe, int] | None = None
+    for number, batch_size in enumerate(config.batch_sizes):
+        repeated = [recipe for recipe in grid for _ in range(config.tuning_members)]
+        fit = fit_members(
+            x,
+            y,
+            recipes=repeated,
+            held_out=np.broadcast_to(validation, (len(repeated), len(validation))),
+            batch_size=batch_size,
+            epochs=config.epochs,
+            patience=config.patience,
+            weight_decay=config.weight_decay,
+            seed=seed,
+            progress=_share(progress, number / len(config.batch_sizes), 1.0 / len(config.batch_sizes)),
+        )
+        losses = fit.loss.reshape(len(grid), config.tuning_members).mean(axis=1)
+        for recipe, loss in zip(grid, losses.tolist(), strict=True):
+            table.append(
+                {
+                    "width": recipe.width,
+                    "learning_rate": recipe.learning_rate,
+                    "dropout": recipe.dropout,
+                    "batch_size": batch_size,
+                    "loss": loss,
+                }
+            )
+            if best is None or loss < best[0]:
+                best = (loss, recipe, batch_size)
+    assert best is not None
+    return best[1], best[2], table
+
+
+def _described(fit: Fit, recipe: Recipe, batch_size: int, table: list[dict[str, float]]) -> dict[str, Any]:
+    return {
+        "width": recipe.width,
+        "learning_rate": recipe.learning_rate,
+        "dropout": recipe.dropout,
+        "batch_size": batch_size,
+        "epochs": fit.epoch.tolist(),
+        "held_out_loss": fit.loss.tolist(),
+        "tuning": table,
+    }
+
+
+def _out_of_fold(utilities: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Choices on rows by networks that never fitted them, against the best fixed action and the best per row."""
+    chosen = utilities[np.arange(len(utilities)), predicted.argmax(axis=1)]
+    centred = utilities - utilities.mean(axis=1, keepdims=True)
+    difference = predicted - predicted.mean(axis=1, keepdims=True)
+    return {
+        "utility": float(chosen.mean()),
+        "best_fixed": float(utilities.mean(axis=0).max()),
+        "oracle": float(utilities.max(axis=1).mean()),
+        "accuracy": float(np.mean(chosen >= utilities.max(axis=1) - 1e-12)),
+        "level_rmse": float(np.sqrt(np.mean((utilities - predicted).mean(axis=1) ** 2))),
+        "difference_rmse": float(np.sqrt(np.mean((centred - difference) ** 2))),
+    }
