@@ -7,10 +7,18 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+
+_HOST = "".join(c if c.isalnum() or c == "-" else "_" for c in socket.gethostname())
+
+
+def _writer(process: int) -> str:
+    return f"{_HOST}~{process}"
 
 
 def _sync_folder(folder: Path) -> None:
@@ -46,12 +54,15 @@ def write_atomically(path: Path) -> Iterator[Path]:
 def _sweep_abandoned(path: Path) -> None:
     """Remove what killed writers of `path` left beside it: a merge of large checkpoints leaves gigabytes.
 
-    Names carry the writer's process id; those of living processes are left alone, and so is a moved-aside folder as
-    long as nothing stands in its place.
+    Names carry the writer's host and process id; those of other hosts and of living processes are left alone, and a
+    moved-aside folder goes back if nothing stands in its place.
     """
     for left in path.parent.glob(f".{path.name}.*"):
         parts = left.name.rsplit(".", 3)
-        if len(parts) == 4 and parts[1].isdigit() and parts[3] in {"tmp", "old"} and not _alive(int(parts[1])):
+        if len(parts) != 4 or parts[3] not in {"tmp", "old"}:
+            continue
+        host, _, process = parts[1].rpartition("~")
+        if host == _HOST and process.isdigit() and not _alive(int(process)):
             if parts[3] == "old" and not path.exists():
                 left.rename(path)
             elif left.is_dir():
@@ -77,7 +88,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep_abandoned(path)
-    token = f"{os.getpid()}.{uuid.uuid4().hex}"
+    token = f"{_writer(os.getpid())}.{uuid.uuid4().hex}"
     temporary = path.parent / f".{path.name}.{token}.tmp"
     aside = path.parent / f".{path.name}.{token}.old"
     temporary.mkdir()
