@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
 _HOST = "".join(c if c.isalnum() or c == "-" else "_" for c in socket.gethostname())
 
 

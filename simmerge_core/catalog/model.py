@@ -81,7 +81,7 @@ class Benchmark(_Entry):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     documents: int | None = Field(default=None, ge=1)
     num_fewshot: int | None = Field(default=None, ge=0)
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     unsafe_code: bool = False
 
 
