@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, permutations, product
 from typing import TYPE_CHECKING
 
-from simmerge_core.labels.pairs import fraction
+from simmerge_core.labels.pairs import fraction, shares_of, split_of
 from simmerge_core.operators.actions import Action
 from simmerge_core.plans import Plan
 
@@ -21,8 +21,8 @@ _DRAWN_PLANS = 60
 def design_plans(catalog: Catalog, known: Iterable[str], task: str) -> list[Plan]:
     """The designed plans of a task: of each configuration, all that are worth comparing.
 
-    A configuration is one expert of the task and k - 1 checkpoints of other domains, no two of one (§3.2); those with
-    the lowest hashes are taken, as many as ``labels.multiway`` says for each k. With three checkpoints every order is
+    A configuration is one expert of the task and k - 1 checkpoints of other domains, no two of one (§3.2); as many as
+    ``labels.multiway`` says for each k are taken, those without training pairs first. With three checkpoints every order is
     executed under every sequence of the paper's actions. With more, every order under one action throughout, and 60
     others with the lowest hashes: all would be 12 · 27 for k = 4.
 
@@ -47,11 +47,21 @@ def design_plans(catalog: Catalog, known: Iterable[str], task: str) -> list[Plan
 
 
 def configurations(catalog: Catalog, known: Iterable[str], task: str, *, k: int, count: int) -> list[tuple[str, ...]]:
-    """The `count` configurations of k checkpoints with the lowest hashes, sorted ids each, expert first."""
+    """The `count` best configurations of k checkpoints, expert first and the others sorted.
+
+    No pair of expert and auxiliary that a selector was fitted on may be in a configuration that it is judged on (§3.2),
+    so those with the fewest such pairs come first: none in a catalog of some size, as few as can be in a small one.
+    The lowest hashes decide among equals.
+    """
     domains = {id: catalog.checkpoint(id).domain for id in sorted(set(known)) if id != catalog.base.id}
-    salt = catalog.labels.salt
-    found = _candidates(domains, task, k)
-    return heapq.nsmallest(count, found, key=lambda members: fraction(salt, "configuration", task, *members))
+    salt, shares = catalog.labels.salt, shares_of(catalog)
+
+    def rank(members: tuple[str, ...]) -> tuple[int, float]:
+        expert, *auxiliaries = members
+        fitted = sum(split_of(expert, other, shares=shares, salt=salt) != "test" for other in auxiliaries)
+        return fitted, fraction(salt, "configuration", task, *members)
+
+    return heapq.nsmallest(count, _candidates(domains, task, k), key=rank)
 
 
 def _candidates(domains: dict[str, str], task: str, k: int) -> Iterator[tuple[str, ...]]:
