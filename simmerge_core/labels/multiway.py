@@ -22,9 +22,9 @@ def design_plans(catalog: Catalog, known: Iterable[str], task: str) -> list[Plan
     """The designed plans of a task: of each configuration, all that are worth comparing.
 
     A configuration is one expert of the task and k - 1 checkpoints of other domains, no two of one (§3.2); as many as
-    ``labels.multiway`` says for each k are taken, those without training pairs first. With three checkpoints every order is
-    executed under every sequence of the paper's actions. With more, every order under one action throughout, and 60
-    others with the lowest hashes: all would be 12 · 27 for k = 4.
+    ``labels.multiway`` says for each k are taken, those without training pairs first. With three checkpoints every
+    order is executed under every sequence of the paper's actions. With more, every order under one action throughout,
+    and 60 others with the lowest hashes: all would be 12 · 27 for k = 4.
 
     Parameters
     ----------
