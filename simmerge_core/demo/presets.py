@@ -108,7 +108,7 @@ PRESETS: dict[str, DemoPreset] = {
         base_rate=1e-2,
         expert_rates=(4e-3, 6e-3, 8e-3, 1e-2),
         warmup_steps=10,
-        merge_sizes=(("math", 2), ("instruct", 3), ("code", 4)),
+        merge_sizes=(("math", 2), ("instruct", 3), ("code", 3)),
         skills=(("math", ("largest",)), ("code", ("length", "truth")), ("instruct", ("upper", "ends"))),
     ),
     "demo": _five_domains("demo", experts_per_domain=5),

@@ -1,0 +1,1 @@
+"""One file per command: its examples (EPILOG) and `run`, into which heavy imports are deferred."""
