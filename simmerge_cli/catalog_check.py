@@ -56,7 +56,7 @@ def findings(
             yield found
     if tasks:
         for task in catalog.tasks:
-            yield _task(task)
+            yield _task(task, allow_hub=allow_hub)
 
 
 def open_and_compare(
@@ -84,13 +84,13 @@ def _checkpoint(
     )
 
 
-def _task(task: Task) -> Finding:
+def _task(task: Task, *, allow_hub: bool) -> Finding:
     from simmerge_core.evaluation import check_task
     from simmerge_core.probes import read_prompts
 
     try:
         prompts = read_prompts(task.probes, limit=task.probe_settings.count)
-        check_task(task)
+        check_task(task, allow_network=allow_hub)
     except (SimMergeError, OSError) as error:
         return Finding("task", task.id, _sentence(error))
     benchmarks = ", ".join(f"{b.name} ({', '.join(b.metrics)})" for b in task.benchmarks)

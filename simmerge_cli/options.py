@@ -36,5 +36,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON 
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps, …")]
 
 AllowHub = Annotated[
-    bool, typer.Option("--allow-hub", help="Download hub checkpoints at their pinned revision; off by default.")
+    bool,
+    typer.Option("--allow-hub", help="Download hub checkpoints at their pinned revision, and benchmark data."),
 ]

@@ -7,13 +7,16 @@ import re
 from simmerge_core.errors import CatalogError
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
+# What readers of Hive folders take for a number, a truth value or a missing one.
+_VALUE = re.compile(r"[0-9.]+e[+-]?[0-9]+|inf|infinity|nan|true|false|null|none", re.IGNORECASE)
 
 
 def validate_id(kind: str, value: str) -> str:
     """Return `value` if it is a slug that can safely be a folder name, else raise.
 
-    A slug starts with a letter or digit, holds letters, digits, ``_``, ``.`` and ``-``, has at least one letter (a
-    Hive reader would turn an all-numeric partition value into an integer), no ``..`` and at most 96 characters.
+    A slug starts with a letter or digit, holds letters, digits, ``_``, ``.`` and ``-``, has at least one letter, no
+    ``..`` and at most 96 characters, and is nothing that a Hive reader would turn into another type: ``12``, ``1e5``,
+    ``inf`` and ``true`` would come back as numbers and truth values.
 
     Raises
     ------
@@ -24,5 +27,9 @@ def validate_id(kind: str, value: str) -> str:
         raise CatalogError(
             f"{kind} id {value!r} cannot be a folder name: use letters, digits, '_', '.' and '-', "
             "starting with a letter or digit, with at least one letter and no '..'."
+        )
+    if _VALUE.fullmatch(value):
+        raise CatalogError(
+            f"{kind} id {value!r} would be read back from a folder name as a number or a truth value: choose a word."
         )
     return value

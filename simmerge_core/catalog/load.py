@@ -17,7 +17,7 @@ def load_catalog(path: str | Path) -> Catalog:
     """Read and validate a catalog; relative paths in it are taken from its own folder.
 
     Only the file itself and the presence of the probe files are looked at: whether each checkpoint's folder is sound is
-    `check_catalog`'s question, so that one broken checkpoint does not hide the others.
+    `simmerge catalog check`'s question, so that one broken checkpoint does not hide the others.
 
     Raises
     ------
@@ -34,6 +34,12 @@ def load_catalog(path: str | Path) -> Catalog:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CatalogError(f"Catalog {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    repeated = _repeated_key(root)
+    if repeated is not None:
+        raise CatalogError(
+            f"Catalog {path}, line {repeated.start_mark.line + 1}: the key {repeated.value!r} occurs a second time in "
+            "its mapping, and YAML would drop the first: join both."
+        )
     if not isinstance(raw, dict):
         raise CatalogError(f"Catalog {path} is not a mapping: start it with `version: 1`, base, checkpoints and tasks.")
     line_of = _lines(root)
@@ -43,6 +49,27 @@ def load_catalog(path: str | Path) -> Catalog:
         raise CatalogError(_sentence(path, error, raw, line_of)) from error
     _check_references(path, catalog, line_of)
     return _with_absolute_paths(catalog, path)
+
+
+def _repeated_key(node: yaml.Node | None) -> yaml.ScalarNode | None:
+    """The first key that its mapping has already had."""
+    waiting, seen = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))  # aliases may lead in a circle
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in keys:
+                        return key
+                    keys.add(key.value)
+                waiting.append(value)
+    return None
 
 
 def _lines(root: yaml.Node | None) -> Callable[[Iterable[int | str]], int]:
@@ -113,13 +140,20 @@ def _check_references(path: Path, catalog: Catalog, line_of: Callable[[Iterable[
         if task.id.casefold() in seen:
             fail(("tasks", number), f"task id {task.id!r} is used twice (letter case aside): give each its own id.")
         seen.add(task.id.casefold())
-        probes = path.parent / task.probes
+        probes = path.parent / task.probes.expanduser()
         if not probes.is_file() or probes.stat().st_size == 0:
             fail(
                 ("tasks", number, "probes"),
                 f"task {task.id!r} has no probes ({probes} is {'empty' if probes.is_file() else 'not there'}): "
                 'write one {"prompt": ...} per line into it.',
             )
+    declared = [set(benchmark.item_sets) for task in catalog.tasks for benchmark in task.benchmarks]
+    if not set.intersection(*declared):
+        fail(
+            ("tasks",),
+            "the benchmarks have no item set in common: declare the same names (such as A and B) for each, since one "
+            "is chosen on and the other scored on.",
+        )
     seen = set()
     for number, request in enumerate(catalog.merge_requests):
         problem = _request_problem(catalog, request)
@@ -159,7 +193,7 @@ def _with_absolute_paths(catalog: Catalog, path: Path) -> Catalog:
         return (
             entry
             if entry.include_path is None
-            else entry.model_copy(update={"include_path": folder / entry.include_path})
+            else entry.model_copy(update={"include_path": folder / entry.include_path.expanduser()})
         )
 
     def task(entry: Task) -> Task:

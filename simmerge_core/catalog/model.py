@@ -11,12 +11,15 @@ from simmerge_core.errors import OperatorError, SimMergeError
 from simmerge_core.ids import validate_id
 from simmerge_core.operators.actions import ACTION_SETS, Action, parse_action
 
+_REVERSE = "-reverse"
+"""Ending of the folder of a selector that is trained on the second item set."""
+
 
 def _slug(value: str) -> str:
     try:
         return validate_id("catalog", value)
     except SimMergeError as error:
-        raise ValueError(str(error).removeprefix("catalog ")) from error
+        raise ValueError(str(error).removeprefix("catalog ").rstrip(".")) from error
 
 
 Id = Annotated[str, AfterValidator(_slug)]
@@ -31,6 +34,11 @@ def _slice(text: str) -> str:
     ):
         raise ValueError(f"item set {text!r} is not a slice of document numbers: write start:stop or start::step")
     return text
+
+
+def _twice(values: tuple[str, ...]) -> str | None:
+    """The first value that occurs again."""
+    return next((value for number, value in enumerate(values) if value in values[:number]), None)
 
 
 class _Entry(BaseModel):
@@ -77,12 +85,22 @@ class Benchmark(_Entry):
     name: str = Field(min_length=1)
     include_path: Path | None = None
     metrics: tuple[str, ...] = Field(min_length=1)
-    item_sets: dict[str, Annotated[str, AfterValidator(_slice)]] = {"A": "0::2", "B": "1::2"}
+    item_sets: dict[str, Annotated[str, AfterValidator(_slice)]] = Field(
+        default={"A": "0::2", "B": "1::2"}, min_length=1
+    )
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     documents: int | None = Field(default=None, ge=1)
     num_fewshot: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=64, ge=1)
     unsafe_code: bool = False
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = _twice(value)
+        if repeated is not None:
+            raise ValueError(f"metric {repeated!r} is named twice: name each once")
+        return value
 
 
 class Task(_Entry):
@@ -92,6 +110,15 @@ class Task(_Entry):
     probes: Path
     probe_settings: ProbeSettings = ProbeSettings()
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _benchmarks_once(cls, value: tuple[Benchmark, ...]) -> tuple[Benchmark, ...]:
+        # A score is told apart by its benchmark's name.
+        repeated = _twice(tuple(benchmark.name for benchmark in value))
+        if repeated is not None:
+            raise ValueError(f"benchmark {repeated!r} is declared twice: declare each once per task")
+        return value
 
     @property
     def metric(self) -> str:
@@ -120,6 +147,15 @@ class LabelDesign(_Entry):
             raise ValueError("multiway counts configurations for k = 3 and k = 4 only")
         return value
 
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> LabelDesign:
+        if self.test_share + self.validation_share >= 1.0:
+            raise ValueError(
+                f"test_share {self.test_share:g} and validation_share {self.validation_share:g} leave no pair for "
+                "training: lower one of them"
+            )
+        return self
+
 
 class MergeRequest(_Entry):
     """Which checkpoints may be merged for which target."""
@@ -137,6 +173,9 @@ class MergeRequest(_Entry):
     def _target(self) -> MergeRequest:
         if (self.task is None) == (not self.tasks):
             raise ValueError(f"merge request {self.id!r} needs either task or tasks")
+        repeated = _twice(self.tasks)
+        if repeated is not None:
+            raise ValueError(f"merge request {self.id!r} names the task {repeated!r} twice: name each once")
         return self
 
     @property
@@ -160,13 +199,23 @@ class Catalog(_Entry):
 
     @field_validator("action_sets")
     @classmethod
-    def _known_form(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        for texts in value.values():
-            for text in texts:
-                try:
-                    parse_action(text)
-                except OperatorError as error:
-                    raise ValueError(str(error)) from error
+    def _usable(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        from simmerge_core.operators.registry import check_action  # imports every rule, and NumPy with them
+
+        for name, texts in value.items():
+            _slug(name)  # a selector's folder is named after its action set
+            if name.endswith(_REVERSE):
+                raise ValueError(f"action set {name!r} ends with {_REVERSE!r}, which selector folders use: rename it")
+            try:
+                actions = tuple(map(parse_action, texts))
+                for action in actions:
+                    check_action(action)
+            except OperatorError as error:
+                raise ValueError(f"action set {name!r}: {error}".rstrip(".")) from error
+            repeated = _twice(tuple(map(str, actions)))
+            if len(actions) < 2 or repeated is not None:
+                why = "has fewer than two actions" if repeated is None else f"names {repeated} twice"
+                raise ValueError(f"action set {name!r} {why}: name at least two, each once")
         return value
 
     @property

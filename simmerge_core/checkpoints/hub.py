@@ -10,7 +10,7 @@ from simmerge_core.errors import CheckpointError
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
 # Weights as safetensors, configs and tokenizers; never pickles, never code.
-ALLOWED_FILES = ("*.safetensors", "*.json", "tokenizer.model", "*.txt", "*.jinja")
+ALLOWED_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
 
 
 def resolve(entry: Any, *, allow_hub: bool = False) -> Path:

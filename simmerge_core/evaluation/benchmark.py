@@ -337,7 +337,7 @@ def _load(benchmark: Benchmark, where: str, *, allow_network: bool) -> Any:
     except EvaluationError:
         raise
     except Exception as error:  # lm-eval and datasets raise many kinds here
-        offline = "" if allow_network else " (the network is off: fetch the data first or allow it)"
+        offline = "" if allow_network else " (the network is off: fetch the data first, or allow it with --allow-hub)"
         text = " ".join(str(error).split())[:400]
         raise EvaluationError(
             f"{where} cannot be loaded by lm-eval{offline}: {type(error).__name__}: {text}."

@@ -108,10 +108,12 @@ class _Process:
         self.has_answered = False
 
     def ask(self, job: Job) -> Answer:
-        child = self._started()
+        child, fresh = self._started()
         assert child.stdin is not None
         assert child.stdout is not None
         try:
+            if fresh:  # may fail too: the child can be gone before it has read what it needs to know
+                child.stdin.write(self._setting.to_json() + "\n")
             child.stdin.write(json.dumps(asdict(job)) + "\n")
             child.stdin.flush()
             line = child.stdout.readline()
@@ -132,10 +134,12 @@ class _Process:
         if self._log is not None:
             self._log.close()
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _started(self) -> tuple[subprocess.Popen[str], bool]:
+        """The child, and whether it was started just now."""
         with self._lock:
             if self.stopped:
                 raise _Ended("stopped")
+            fresh = self._child is None
             if self._child is None:
                 if self._log is not None:
                     self._log.close()
@@ -149,9 +153,7 @@ class _Process:
                     encoding="utf-8",
                     env=_environment(),
                 )
-                assert self._child.stdin is not None
-                self._child.stdin.write(self._setting.to_json() + "\n")
-            return self._child
+            return self._child, fresh
 
     def _last_words(self, child: subprocess.Popen[str]) -> str:
         child.kill()

@@ -221,7 +221,7 @@ def _open_base(plan: Plan, base: Path | None) -> CheckpointFolder | None:
     if not needs_base(plan):
         return None
     if base is None:
-        named = next(str(a.operator) for a in plan.actions)
+        named = next(step.operator.name for step in steps_of(plan) if step.operator.needs_base)
         raise MergeError(
             f"Plan {plan} works on task vectors (operator {named!r}): give the base that the checkpoints were "
             "tuned from (--base)."

@@ -67,6 +67,17 @@ def test_a_good_catalog_has_absolute_paths_and_lookups(folder: Path) -> None:
         ('metrics: ["acc,none"]', "metrics: []", 10, "benchmarks[0] 'some_math'"),
         ('A: "0:10"', "A: first", 10, "start:stop"),
         ("version: 1", "version: 2", 1, "version"),
+        ("id: code-01", "id: '1e5'", 5, "a number or a truth value"),
+        ('metrics: ["acc,none"]', 'metrics: ["acc,none", "acc,none"]', 10, "named twice"),
+        ('item_sets: {A: "0:10", B: "10:20"}', "item_sets: {}", 10, "item_sets"),
+        ("merge_requests:", "labels: {test_share: 0.6, validation_share: 0.4}\nmerge_requests:", 11, "no pair for"),
+        ("merge_requests:", "action_sets: {../x: [linear, slerp]}\nmerge_requests:", 11, "'../x'"),
+        ("merge_requests:", "action_sets: {paper-reverse: [linear, slerp]}\nmerge_requests:", 11, "rename it"),
+        ("merge_requests:", "action_sets: {mine: [linear, blend]}\nmerge_requests:", 11, "'blend' is unknown"),
+        ("merge_requests:", "action_sets: {mine: [linear, linear@0.5]}\nmerge_requests:", 11, "linear@0.5 twice"),
+        ("merge_requests:", "action_sets: {mine: [linear]}\nmerge_requests:", 11, "fewer than two"),
+        ("task: math, k: 2", "tasks: [math, math], k: 2", 12, "'math' twice"),
+        ("merge_requests:", "version: 1\nmerge_requests:", 11, "'version' occurs a second time"),
     ],
 )
 def test_each_mistake_is_named_with_its_line(folder: Path, old: str, new: str, line: int, said: str) -> None:
@@ -77,6 +88,18 @@ def test_each_mistake_is_named_with_its_line(folder: Path, old: str, new: str, l
     assert said in message
     assert f"line {line}:" in message
     assert "\n" not in message
+
+
+def test_one_item_set_name_is_common_to_all_benchmarks(folder: Path) -> None:
+    other = '      - {name: more_math, metrics: ["acc,none"], item_sets: {X: "0:10", Y: "10:20"}}\n'
+    with pytest.raises(CatalogError, match=r"line 7: the benchmarks have no item set in common"):
+        _load(folder, GOOD.replace("merge_requests:", other + "merge_requests:"))
+
+
+def test_a_benchmark_is_declared_once_per_task(folder: Path) -> None:
+    again = '      - {name: some_math, metrics: ["f1,none"]}\n'
+    with pytest.raises(CatalogError, match="benchmark 'some_math' is declared twice"):
+        _load(folder, GOOD.replace("merge_requests:", again + "merge_requests:"))
 
 
 @pytest.mark.parametrize(

@@ -339,6 +339,13 @@ def test_a_process_that_never_starts_is_an_error(monkeypatch: pytest.MonkeyPatch
         list(pool.answers(JOBS, SETTING, workers=2))
 
 
+def test_a_process_that_is_gone_before_it_reads_a_large_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_COMMAND", (sys.executable, "-c", "raise SystemExit('no such module')"))
+    large = Setting("[" + " " * 2**20 + "]", {}, "base", "float32", "cpu", False)  # more than a pipe holds
+    with pytest.raises(EvaluationError, match=r"could not be started.*no such module"):
+        list(pool.answers(JOBS, large, workers=2))
+
+
 def test_leaving_early_ends_the_processes(echo: Callable[[str], None], tmp_path: Path) -> None:
     echo("    (here / f'pid-{os.getpid()}').touch()\n    import time; time.sleep(0.05)\n")
     running = pool.answers(JOBS, SETTING, workers=2)

@@ -86,7 +86,7 @@ def test_missing_unknown_and_repeated_rows(tmp_path: Path) -> None:
         data.write(STANDALONE_SCORES, _frame(), task="t")
 
 
-@pytest.mark.parametrize("value", ["../x", "a/b", "", "12", ".hidden", "a..b", "x" * 97])
+@pytest.mark.parametrize("value", ["../x", "a/b", "", "12", ".hidden", "a..b", "x" * 97, "1e5", "True"])
 def test_ids_cannot_escape_the_root(tmp_path: Path, value: str) -> None:
     with pytest.raises(CatalogError):
         DataRoot(tmp_path).path(STANDALONE_SCORES, checkpoint=value, task="t")

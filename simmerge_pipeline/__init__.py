@@ -1,0 +1,1 @@
+"""The Dagster project: assets, partitions, sensors and checks over `simmerge_core`; no mathematics lives here."""

@@ -1,0 +1,46 @@
+"""What assets have in common: owners, accelerator steps, and when they are materialized by themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+AC = dg.AutomationCondition
+
+OWNERS = ["team:simmerge"]
+
+MISSING = (AC.newly_missing() | (AC.initial_evaluation() & AC.missing())).since(
+    AC.newly_requested() | AC.newly_updated()
+)
+"""Missing partitions, also those that were there before the sensor's first tick (which `on_missing` leaves out)."""
+
+WHEN_INPUTS_EXIST = MISSING & ~AC.any_deps_missing()
+"""Missing, and everything it reads by lineage exists."""
+
+AFTER_INPUTS = MISSING & ~AC.any_deps_match(AC.missing())
+"""As `WHEN_INPUTS_EXIST`, but never in the same run as the inputs: pairs need the others' inputs to be on disk."""
+
+_ANYTHING = AC.all_deps_match(~AC.missing())
+
+WHEN_INPUTS_CHANGE = AC.eager().without(~AC.any_deps_missing()) & _ANYTHING
+"""For unpartitioned assets: some of the partitions above may well be missing, but not all of an asset's."""
+
+WHEN_RESULTS_CHANGE = AC.eager().without(~AC.any_deps_missing()) & _ANYTHING.ignore(
+    dg.AssetSelection.assets("plan_labels", "merge_outcomes")
+)
+"""For the report, which tells what there is: a catalog may have no plans executed and no merge requests."""
+
+ONE_RUN = dg.BackfillPolicy.single_run()
+"""All partitions of a backfill in one process: one load of a checkpoint serves all its tasks."""
+
+ACCELERATOR: dict[str, Any] = {
+    # One GPU per step on Ray or Kubernetes; a pool bounds how many such steps run at once on any executor.
+    "op_tags": {
+        "dagster-ray/config": {"num_cpus": 1, "num_gpus": 1},
+        "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
+    },
+    "pool": "gpu",
+    "retry_policy": dg.RetryPolicy(max_retries=2, delay=30),
+}
+"""Options of a step that runs a model."""

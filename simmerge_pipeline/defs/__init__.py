@@ -1,0 +1,1 @@
+"""Definitions, one folder per subject; `simmerge_pipeline.definitions` collects what it finds here."""

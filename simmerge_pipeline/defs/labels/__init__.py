@@ -1,0 +1,1 @@
+"""Utilities: of single checkpoints, of merges of two, of plans of several."""

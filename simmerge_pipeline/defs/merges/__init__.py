@@ -1,0 +1,1 @@
+"""Merge requests: ranked plans, the merged model, how it scores."""

@@ -1,0 +1,160 @@
+"""Merge requests: plans ranked without merging, the best one executed, and how it and its rivals score."""
+
+# No postponed annotations here: Dagster reads the types of `context` and `config` from the annotations themselves.
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from simmerge_core.tables import MERGE_OUTCOMES, MERGE_PLANS
+from simmerge_pipeline import checks
+from simmerge_pipeline.asset_options import ACCELERATOR, AFTER_INPUTS, ONE_RUN, OWNERS, WHEN_INPUTS_EXIST
+from simmerge_pipeline.contents import fingerprints
+from simmerge_pipeline.label_requests import kept_rows, scoring
+from simmerge_pipeline.partition_run import PartitionRun
+from simmerge_pipeline.partitions import MERGE_REQUEST
+from simmerge_pipeline.requests import best_plan, outcome_rows, rivals, score_folder
+from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
+from simmerge_pipeline.stamps import stamped
+from simmerge_pipeline.table_metadata import definition_metadata, written_metadata
+from simmerge_pipeline.training import labelled_pairs
+
+
+@dg.asset(
+    deps=["selector"],
+    partitions_def=MERGE_REQUEST,
+    group_name="merges",
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    tags={"stage": "merges"},
+    code_version="1",
+    backfill_policy=ONE_RUN,
+    automation_condition=WHEN_INPUTS_EXIST,
+    metadata=definition_metadata(MERGE_PLANS),
+    check_specs=checks.specs("merge_plans", checks.NO_NAN),
+)
+def merge_plans(context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource) -> Iterator[Any]:
+    """One ranked plan of a merge request: order, operators, predicted utility and uncertainty; nothing is merged."""
+    from simmerge_core.analysis import selector_folder
+    from simmerge_core.planning import search
+    from simmerge_core.selector import Selector
+
+    declared, root, run = catalog.load(), data.root, PartitionRun(context)
+    prints = fingerprints(root, declared)
+    features, _ = labelled_pairs(root, prints)
+    for number, id in enumerate(run.keys):
+        with run.attempt(id):
+            request = declared.merge_request(id)
+            selector = Selector.load(selector_folder(root, request.actions))
+            pool = declared.checkpoint_ids if request.checkpoints == "all" else request.checkpoints
+            ranked = search(
+                selector,
+                features,
+                [c for c in pool if c in prints],
+                request.targets,
+                k=request.k,
+                top=request.top,
+                combine=request.how,
+                progress=run.piece(number, len(run.keys)),
+            ).with_columns(selector_key=pl.lit(selector.key))
+            run.verdicts.add("no_nan", id, checks.nans(ranked), examined=ranked.height)
+            path = root.write(MERGE_PLANS, ranked, merge_request=id)
+            best = {"best plan": str(best_plan(ranked)), "predicted utility": ranked["predicted_utility"][0]}
+            stamp = stamped("merge_plans", declared, root, id)
+            run.wrote(id, {**written_metadata(MERGE_PLANS, ranked, path), **stamp, **best})
+    yield from run.results()
+
+
+@dg.asset(
+    deps=["merge_plans"],
+    partitions_def=MERGE_REQUEST,
+    group_name="merges",
+    kinds={"safetensors", "huggingface"},
+    owners=OWNERS,
+    tags={"stage": "merges"},
+    code_version="1",
+    backfill_policy=ONE_RUN,
+    automation_condition=WHEN_INPUTS_EXIST,
+)
+def merged_checkpoints(
+    context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource, compute: ComputeResource
+) -> Iterator[Any]:
+    """A Hugging Face folder of a request's best plan, loadable as it is, with model card and provenance."""
+    from simmerge_core.merging import execute_plan_from_catalog
+
+    declared, root, run = catalog.load(), data.root, PartitionRun(context)
+    prints = fingerprints(root, declared)
+    for number, id in enumerate(run.keys):
+        with run.attempt(id):
+            ranked = root.read(MERGE_PLANS, merge_request=id)
+            plan = best_plan(ranked)
+            best = ranked.filter(pl.col("rank") == 1).row(0, named=True)
+            merged = execute_plan_from_catalog(
+                plan,
+                declared,
+                root.folder("merged_checkpoints", merge_request=id),
+                device=compute.device,
+                fingerprints={c: prints[c] for c in plan.checkpoints},
+                base_fingerprint=prints[declared.base.id],
+                provenance={
+                    "merge_request": id,
+                    "predicted": {n: best[n] for n in ("predicted_utility", "uncertainty")},
+                },
+                progress=run.piece(number, len(run.keys)),
+            )
+            facts = {
+                "plan": str(plan),
+                "bytes": merged.bytes,
+                "parameters": merged.parameters,
+                "fingerprint": merged.fingerprint,
+            }
+            place = {"dagster/uri": merged.path.as_uri(), "folder": dg.MetadataValue.path(merged.path)}
+            run.wrote(id, {**facts, **place, **stamped("merged_checkpoints", declared, root, id)})
+    yield from run.results()
+
+
+@dg.asset(
+    deps=["merged_checkpoints"],
+    partitions_def=MERGE_REQUEST,
+    group_name="merges",
+    kinds={"torch", "parquet"},
+    owners=OWNERS,
+    tags={"stage": "merges"},
+    code_version="1",
+    backfill_policy=ONE_RUN,
+    automation_condition=AFTER_INPUTS,
+    metadata=definition_metadata(MERGE_OUTCOMES),
+    check_specs=checks.specs("merge_outcomes", {**checks.NO_NAN, **checks.EXECUTED}),
+    **ACCELERATOR,
+)
+def merge_outcomes(
+    context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource, compute: ComputeResource
+) -> Iterator[Any]:
+    """The utility of one model of a merge request: the merged folder, each baseline plan, each parent, the base."""
+    from simmerge_core.labels import score_plans
+
+    declared, root, run = catalog.load(), data.root, PartitionRun(context)
+    prints = fingerprints(root, declared)
+    for number, id in enumerate(run.keys):
+        with run.attempt(id):
+            request, ranked = declared.merge_request(id), root.read(MERGE_PLANS, merge_request=id)
+            models = rivals(declared, root, request, ranked, prints)
+            wanted = [(model.plan, task) for model in models for task in request.targets]
+            options = scoring(root, prints, compute, run.piece(number, len(run.keys)))
+            scores, failures = kept_rows(partial(score_plans, wanted, declared, **options))
+            failures.raise_for(None, otherwise=bool(failures.checkpoints))
+            rows = outcome_rows(models, request.targets, scores)
+            folder = root.folder("merged_checkpoints", merge_request=id)
+            differing = score_folder(folder, declared, request.targets, rows, device=compute.device)
+            run.verdicts.add("folder_scores_as_in_memory", id, differing)
+            run.verdicts.add(
+                "no_nan", id, checks.nans(rows, nullable={"stderr", "predicted_utility"}), examined=rows.height
+            )
+            path = root.write(MERGE_OUTCOMES, rows, merge_request=id)
+            run.wrote(
+                id, {**written_metadata(MERGE_OUTCOMES, rows, path), **stamped("merge_outcomes", declared, root, id)}
+            )
+    yield from run.results()

@@ -1,0 +1,1 @@
+"""What each checkpoint does on each task's probes."""

@@ -1,0 +1,1 @@
+"""The trained selector and the report on how well it chooses."""

@@ -1,0 +1,85 @@
+"""The trained selectors, and the report on how well they choose."""
+
+# No postponed annotations here: Dagster reads the types of `context` and `config` from the annotations themselves.
+
+from typing import Any
+
+import dagster as dg
+
+from simmerge_core.files import write_atomically, write_json
+from simmerge_core.tables import PAIRWISE_FEATURES
+from simmerge_pipeline.actions import action_sets
+from simmerge_pipeline.asset_options import OWNERS, WHEN_INPUTS_CHANGE, WHEN_RESULTS_CHANGE
+from simmerge_pipeline.contents import fingerprints
+from simmerge_pipeline.pictures import pictures
+from simmerge_pipeline.progress import part, progress_of
+from simmerge_pipeline.resources import CatalogResource, DataRootResource
+from simmerge_pipeline.stamps import stamped
+from simmerge_pipeline.training import deciding_metrics, item_sets, labelled_pairs
+
+
+@dg.asset(
+    deps=["pairwise_features", "merge_labels"],
+    group_name="selection",
+    kinds={"torch", "safetensors"},
+    owners=OWNERS,
+    tags={"stage": "selection"},
+    code_version="1",
+    automation_condition=WHEN_INPUTS_CHANGE,
+)
+def selector(
+    context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource
+) -> dg.MaterializeResult:
+    """A folder per action set: the ensemble's weights as safetensors, its configuration and its training metrics.
+
+    Each is trained on one half of the items and, for an honest comparison in both directions, once more on the other.
+    """
+    from simmerge_core.analysis import selector_folder
+    from simmerge_core.selector import train, training_rows
+
+    declared, root, progress = catalog.load(), data.root, progress_of(context)
+    features, labels = labelled_pairs(root, fingerprints(root, declared))
+    jobs = [
+        (n, acts, item, k > 0)
+        for n, acts in action_sets(declared).items()
+        for k, item in enumerate(item_sets(declared))
+    ]
+    keys: dict[str, Any] = {}
+    for number, (name, actions, item_set, reverse) in enumerate(jobs):
+        rows = training_rows(features, labels, actions=actions, metric=deciding_metrics(declared), item_set=item_set)
+        trained = train(rows, progress=part(progress, number, len(jobs)))
+        trained.save(folder := selector_folder(root, name, reverse=reverse))
+        keys[f"{folder.name} key"] = trained.key
+        keys[f"{folder.name} rows"] = len(rows.features)
+    return dg.MaterializeResult(metadata={**keys, **stamped("selector", declared, root)})
+
+
+@dg.asset(
+    deps=["selector", "standalone_scores", "merge_labels", "plan_labels", "merge_outcomes"],
+    group_name="selection",
+    kinds={"json", "markdown", "matplotlib"},
+    owners=OWNERS,
+    tags={"stage": "analysis"},
+    code_version="1",
+    automation_condition=WHEN_RESULTS_CHANGE,
+)
+def report(context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource) -> dg.MaterializeResult:
+    """Every figure of the comparison, as report.json and report.md, with PNG pictures beside them."""
+    from simmerge_core import analysis
+
+    declared, root = catalog.load(), data.root
+    folder, found = root.root / "report", analysis.report(root, declared, progress=progress_of(context))
+    write_json(folder / "report.json", found)
+    text = analysis.render(found).markdown
+    with write_atomically(folder / "report.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    figures = analysis.figures.report_figures(found, root.scan(PAIRWISE_FEATURES).collect())
+    files = analysis.figures.write_figures(figures, folder)
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.md(text),
+            **pictures(figures),
+            "files": [str(file) for file in (folder / "report.json", folder / "report.md", *files)],
+            **stamped("report", declared, root),
+        }
+    )

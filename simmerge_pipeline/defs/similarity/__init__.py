@@ -1,0 +1,1 @@
+"""Signals between checkpoints: weights, behaviour, features of pairs."""

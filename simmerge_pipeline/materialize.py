@@ -1,0 +1,366 @@
+"""Materialize the whole graph in this process, in few runs, into the instance that the UI shows.
+
+Each asset is one run over a range of partitions: the checkpoints are loaded once, the pool of label processes is
+started once, and Dagster's own work per partition is one event. Partitions whose stamp says that they were computed
+from what is there now are left alone, so that an interrupted call goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+
+from simmerge_core.catalog import Catalog, load_catalog
+from simmerge_core.errors import SimMergeError
+from simmerge_core.tables import DataRoot
+from simmerge_pipeline.event_log import persistent_instance
+from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, MERGE_REQUEST, TASK, cell
+from simmerge_pipeline.progress import Progress, listening
+from simmerge_pipeline.ranges import ranges, rectangles
+from simmerge_pipeline.resources import PROJECT_ROOT, CatalogResource, ComputeResource, DataRootResource
+from simmerge_pipeline.stamps import STAMP, exists, stamp
+
+_DRIVER_TAG = "simmerge/process"
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_EVENT_PAGE = 1000
+
+# Share of the wall time on the demo catalog, for a progress bar that moves evenly.
+_SHARES = {"merge_labels": 50.0, "plan_labels": 15.0, "selector": 10.0, "probe_activations": 6.0, "report": 5.0}
+
+
+@dataclass
+class AssetSummary:
+    """What happened to one asset.
+
+    Attributes
+    ----------
+    partitions
+        Partitions that the catalog asks for; 1 for an unpartitioned asset.
+    computed, current
+        Partitions written now, and those that were up to date.
+    failed
+        Sentence by partition key (the asset's name if it is unpartitioned) of those that could not be computed.
+    runs, seconds
+        Dagster runs, and wall time of all of them.
+    """
+
+    name: str
+    partitions: int = 0
+    computed: int = 0
+    current: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    runs: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Summary:
+    """What `materialize_all` did, asset by asset, in dependency order."""
+
+    assets: list[AssetSummary]
+    seconds: float
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Sentence by ``asset[partition]`` of everything that could not be computed."""
+        return {f"{a.name}[{key}]": text for a in self.assets for key, text in a.failed.items()}
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that the catalog asks for is there."""
+        return not self.failed
+
+
+def materialize_all(
+    *,
+    catalog: str | Path,
+    data_root: str | Path,
+    dagster_home: str | Path | None = None,
+    workers: int = 0,
+    device: str = "cpu",
+    assets: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    instance: dg.DagsterInstance | None = None,
+) -> Summary:
+    """Register what the catalog declares and materialize everything that is missing or out of date.
+
+    Parameters
+    ----------
+    catalog
+        Catalog file.
+    data_root
+        Folder of all results.
+    dagster_home
+        Folder of the persistent instance; ``dagster_home`` of the project if None.
+    workers
+        Processes that score merges; 0 takes one per core. Results do not depend on it.
+    device
+        torch device.
+    assets
+        Names of the assets to bring up to date; all if None. What they read is not added.
+    progress
+        Called with a message and the fraction done, from 0 to 1.
+    instance
+        Takes the place of the one at `dagster_home`.
+
+    Returns
+    -------
+    Summary
+        A partition that fails does not stop the others; what needs it is reported as failed, too.
+
+    Raises
+    ------
+    CatalogError
+        Before any work, if the catalog is not usable.
+    """
+    begun = time.perf_counter()
+    declared = load_catalog(catalog)
+    data = DataRootResource(path=str(Path(data_root).absolute()))
+    resources = {
+        "catalog": CatalogResource(path=str(Path(catalog).absolute())),
+        "data": data,
+        "compute": ComputeResource(workers=workers, device=device),
+    }
+    from simmerge_pipeline.definitions import defs
+
+    graph = dg.Definitions(assets=defs().assets, resources=resources)
+    job = graph.resolve_implicit_global_asset_job_def()
+    with _instance(instance, dagster_home) as persistent:
+        driver = _Driver(job, persistent, declared, data.root)
+        driver.close_interrupted_runs()
+        driver.register_partitions()
+        done = driver.materialize_each(assets, progress or (lambda message, fraction: None))
+    return Summary(done, time.perf_counter() - begun)
+
+
+@contextmanager
+def _instance(given: dg.DagsterInstance | None, home: str | Path | None) -> Iterator[dg.DagsterInstance]:
+    if given is not None:
+        yield given
+        return
+    folder = Path(home).absolute() if home is not None else PROJECT_ROOT / "dagster_home"
+    with persistent_instance(folder) as instance:
+        yield instance
+
+
+class _Driver:
+    def __init__(
+        self,
+        job: dg.JobDefinition,
+        instance: dg.DagsterInstance,
+        catalog: Catalog,
+        root: DataRoot,
+    ) -> None:
+        self.job, self.instance, self.catalog, self.root = job, instance, catalog, root
+        self.graph = job.asset_layer.asset_graph
+
+    def close_interrupted_runs(self) -> None:
+        """Runs of a driver that was killed stay open for ever: nobody else looks after them."""
+        open_states = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
+        for run in self.instance.get_runs(dg.RunsFilter(statuses=open_states)):
+            host, _, process = run.tags.get(_DRIVER_TAG, "").partition(":")
+            if host == socket.gethostname() and not _alive(int(process)):
+                self.instance.report_run_failed(run, "The process that executed this run was stopped.")
+
+    def register_partitions(self) -> None:
+        """Add the catalog's entries to the dynamic partitions, in catalog order."""
+        from simmerge_pipeline.defs.catalog.sensors import declared_keys
+
+        for name, keys in declared_keys(self.catalog).items():
+            known = set(self.instance.get_dynamic_partitions(name))
+            self.instance.add_dynamic_partitions(name, [key for key in keys if key not in known])
+
+    def materialize_each(self, only: Sequence[str] | None, progress: Progress) -> list[AssetSummary]:
+        """Bring the assets up to date, in dependency order."""
+        names = [key.to_user_string() for key in self.graph.toposorted_asset_keys]
+        names = [name for name in names if only is None or name in only]
+        total, done = sum(_SHARES.get(name, 2.0) for name in names), 0.0
+        summaries = []
+        for name in names:
+            share = _SHARES.get(name, 2.0)
+
+            def tell(message: str, fraction: float, name: str = name, done: float = done, share: float = share) -> None:
+                progress(f"{name}: {message}" if message else name, (done + share * fraction) / total)
+
+            tell("", 0.0)
+            summaries.append(self.materialize(name, tell))
+            done += share
+        progress("done", 1.0)
+        return summaries
+
+    def materialize(self, name: str, progress: Progress) -> AssetSummary:
+        """Bring one asset up to date."""
+        keys = self._declared(name)
+        summary = AssetSummary(name, partitions=len(keys))
+        known, wanted = self._stamps(name, keys), []
+        for key in keys:
+            try:
+                current = stamp(name, self.catalog, self.root, key)
+            except (SimMergeError, OSError) as error:
+                summary.failed[key or name] = str(error)
+                continue
+            if known.get(key) == current and exists(name, self.root, key):
+                summary.current += 1
+            else:
+                wanted.append(key)
+        begun, spans = time.perf_counter(), self._spans(name, wanted)
+        whole = ""  # what ended a run without naming partitions
+        for number, span in enumerate(spans):
+
+            def tell(message: str, fraction: float, number: int = number) -> None:
+                progress(message, (number + fraction) / len(spans))
+
+            with listening(tell):
+                failed, text = self._run(name, span)
+            summary.failed.update(failed)
+            whole = whole or text
+            summary.runs += 1
+        if whole:
+            known = self._stamps(name, wanted)
+            lost = [key for key in wanted if known.get(key) != stamp(name, self.catalog, self.root, key)]
+            summary.failed.update({key or name: whole for key in lost if (key or name) not in summary.failed})
+        summary.seconds = time.perf_counter() - begun
+        summary.computed = sum(1 for key in wanted if (key or name) not in summary.failed)
+        return summary
+
+    def _declared(self, name: str) -> list[str | None]:
+        """Partition keys that the catalog asks for; [None] for an unpartitioned asset."""
+        checkpoints, tasks = [self.catalog.base.id, *self.catalog.checkpoint_ids], self.catalog.task_ids
+        partitions = self.graph.get(dg.AssetKey(name)).partitions_def
+        if partitions == CHECKPOINT_TASK:
+            return [f"{checkpoint}|{task}" for checkpoint in checkpoints for task in tasks]
+        if partitions is None:
+            return [None]
+        declared = {CHECKPOINT: checkpoints, TASK: tasks, MERGE_REQUEST: [r.id for r in self.catalog.merge_requests]}
+        return list(declared[partitions])  # type: ignore[index]
+
+    def _stamps(self, name: str, keys: Sequence[str | None]) -> dict[str | None, str]:
+        """The stamp of the newest materialization of each partition."""
+        found: dict[str | None, str] = {}
+        cursor, wanted = None, set(keys)
+        while True:
+            page = self.instance.fetch_materializations(dg.AssetKey(name), limit=_EVENT_PAGE, cursor=cursor)
+            for record in page.records:
+                event = record.asset_materialization
+                if event is not None and event.partition not in found:
+                    value = event.metadata.get(STAMP)
+                    found[event.partition] = str(value.value) if value is not None else ""
+            if not page.has_more or wanted <= found.keys():
+                return found
+            cursor = page.cursor
+
+    def _spans(self, name: str, keys: Sequence[str | None]) -> list[tuple[str, str] | None]:
+        """Ranges of partition keys that one run each will serve."""
+        partitions = self.graph.get(dg.AssetKey(name)).partitions_def
+        if partitions is None:
+            return [None] * len(keys)
+        texts = [key for key in keys if key is not None]
+        if isinstance(partitions, dg.MultiPartitionsDefinition):
+            registered = [self.instance.get_dynamic_partitions(n) for n in ("checkpoint", "task")]
+            corners = rectangles(map(cell, texts), *registered)
+            return [(str(first.key), str(last.key)) for first, last in corners]
+        return list(ranges(texts, self.instance.get_dynamic_partitions(str(partitions.name))))  # type: ignore[attr-defined]
+
+    def _run(self, name: str, span: tuple[str, str] | None) -> tuple[dict[str, str], str]:
+        """Execute one run; what failed by partition key, and what failed without naming any."""
+        tags = {_DRIVER_TAG: f"{socket.gethostname()}:{os.getpid()}"}
+        single = span[0] if span is not None and span[0] == span[1] else None
+        if span is not None and single is None:
+            tags |= {_RANGE_START: span[0], _RANGE_END: span[1]}
+        result = self.job.execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(name)],
+            partition_key=single,
+            tags=tags,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+        return ({}, "") if result.success else _failures(result)
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> tuple[dict[str, str], str]:
+    """What failed by partition key, or a sentence for the whole run; an interrupt is raised again."""
+    if result.dagster_run.status == dg.DagsterRunStatus.CANCELED:
+        raise KeyboardInterrupt
+    failed = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    if not failed:
+        return {}, "The run failed before its step started."
+    told = failed[0].user_failure_data
+    by_key = told.metadata.get("failed") if told is not None else None
+    if isinstance(by_key, dg.JsonMetadataValue) and isinstance(by_key.data, dict):
+        return {str(key): str(text) for key, text in by_key.data.items()}, ""
+    error = failed[0].error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    # Dagster turns Ctrl-C and SIGTERM inside a step into a failure of that step, and would go on with the next run.
+    if error is not None and error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
+        raise KeyboardInterrupt
+    return {}, " ".join(error.message.split()) if error is not None else "The step failed."
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Materialize everything, with a progress bar; exit code 1 if something could not be computed."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+    from rich.text import Text
+
+    parser = argparse.ArgumentParser(prog="python -m simmerge_pipeline.materialize", description=main.__doc__)
+    parser.add_argument("--catalog", default=os.environ.get("SIMMERGE_CATALOG") or PROJECT_ROOT / "demo/catalog.yaml")
+    parser.add_argument("--data", default=os.environ.get("SIMMERGE_DATA") or PROJECT_ROOT / "data")
+    parser.add_argument("--dagster-home", default=os.environ.get("DAGSTER_HOME") or PROJECT_ROOT / "dagster_home")
+    parser.add_argument("--workers", type=int, default=0, help="processes that score merges; 0 takes one per core")
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args(arguments)
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    try:
+        with Progress(*columns, console=console) as bar:
+            line = bar.add_task("starting", total=1.0)
+            summary = materialize_all(
+                catalog=given.catalog,
+                data_root=given.data,
+                dagster_home=given.dagster_home,
+                workers=given.workers,
+                device=given.device,
+                progress=lambda message, fraction: bar.update(line, description=message, completed=fraction),
+            )
+    except SimMergeError as error:
+        console.print(Text(str(error), style="red"))
+        return 2
+    table = Table("asset", "partitions", "computed", "up to date", "failed", "runs", "seconds")
+    for a in summary.assets:
+        counts = (a.partitions, a.computed, a.current, len(a.failed), a.runs)
+        table.add_row(a.name, *map(str, counts), f"{a.seconds:.1f}")
+    console.print(table)
+    for place, text in summary.failed.items():
+        console.print(Text(place, style="red"), Text(text))
+    return 0 if summary.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

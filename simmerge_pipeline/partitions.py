@@ -1,0 +1,33 @@
+"""Partitions: dynamic checkpoints, tasks and merge requests, and the product of the first two.
+
+One partition per pair would be 24,750 at 100 checkpoints and 5 tasks: pairs are rows of Parquet files instead.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import dagster as dg
+
+CHECKPOINT = dg.DynamicPartitionsDefinition(name="checkpoint")
+TASK = dg.DynamicPartitionsDefinition(name="task")
+MERGE_REQUEST = dg.DynamicPartitionsDefinition(name="merge_request")
+CHECKPOINT_TASK = dg.MultiPartitionsDefinition({"checkpoint": CHECKPOINT, "task": TASK})
+
+
+class Cell(NamedTuple):
+    """One checkpoint × task partition."""
+
+    checkpoint: str
+    task: str
+
+    @property
+    def key(self) -> dg.MultiPartitionKey:
+        """The Dagster partition key, ``checkpoint|task``."""
+        return dg.MultiPartitionKey({"checkpoint": self.checkpoint, "task": self.task})
+
+
+def cell(key: str) -> Cell:
+    """Read a checkpoint × task partition key; ids are slugs, so the bar can only be the separator."""
+    checkpoint, task = key.split("|")
+    return Cell(checkpoint, task)

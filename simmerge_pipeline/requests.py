@@ -1,0 +1,92 @@
+"""A merge request's executed plan and what it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from simmerge_core.catalog import Catalog, MergeRequest
+from simmerge_core.plans import Plan, plan_of
+from simmerge_core.tables import MERGE_OUTCOMES, DataRoot
+from simmerge_pipeline.training import deciding_metrics, item_sets, labelled_pairs
+
+_SAME = 1e-6  # utilities of one model, loaded from its folder and merged in memory
+_RANDOM_PLANS = 3
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that a request is answered with or compared with; a plan of one checkpoint is that checkpoint."""
+
+    role: str
+    plan: Plan
+    predicted: float | None = None
+
+
+def best_plan(ranked: pl.DataFrame) -> Plan:
+    """The plan of rank 1 of a request's `merge_plans`."""
+    row = ranked.filter(pl.col("rank") == 1).row(0, named=True)
+    return plan_of(row["order"], row["actions"])
+
+
+def rivals(
+    catalog: Catalog, root: DataRoot, request: MergeRequest, ranked: pl.DataFrame, prints: Mapping[str, str]
+) -> list[Model]:
+    """The request's plan, the plans that nobody had to search for over the same checkpoints, its parents, the base."""
+    from simmerge_core.planning import expert_last_best_fixed, random_order
+    from simmerge_core.selector import MODELS, training_rows
+
+    plan = best_plan(ranked)
+    features, labels = labelled_pairs(root, prints)
+    rows = training_rows(
+        features,
+        labels,
+        actions=catalog.actions(request.actions),
+        metric=deciding_metrics(catalog),
+        item_set=item_sets(catalog)[0],
+    )
+    action = MODELS["best_fixed"](rows).action  # type: ignore[attr-defined]
+    members, domains = sorted(plan.checkpoints), catalog.domains
+    # The same checkpoints, so that what is compared is order and operators.
+    last = expert_last_best_fixed(members, domains, request.targets[0], action=action, one_per_domain=False)
+    drawn = [
+        random_order(members, domains, request.targets[0], action=action, one_per_domain=False, seed=seed)
+        for seed in range(_RANDOM_PLANS)
+    ]
+    return [
+        Model("simmerge", plan, float(ranked["predicted_utility"][0])),
+        Model("expert_last_best_fixed", last),
+        *(Model("random_order", other) for other in dict.fromkeys(drawn)),
+        *(Model("parent", plan_of([member], [])) for member in plan.checkpoints),
+        Model("base", plan_of([catalog.base.id], [])),
+    ]
+
+
+def outcome_rows(models: Sequence[Model], tasks: Sequence[str], scores: pl.DataFrame) -> pl.DataFrame:
+    """Rows of table `merge_outcomes` from the scores of every (model, task), models outermost."""
+    described = [(model.role, str(model.plan), model.predicted) for model in models for _ in tasks]
+    about = pl.DataFrame(
+        described, schema={"role": pl.String, "model": pl.String, "predicted_utility": pl.Float64}, orient="row"
+    ).with_row_index("request")
+    joined = scores.join(about.cast({"request": pl.Int64}), on="request", how="left", maintain_order="left")
+    return joined.select(MERGE_OUTCOMES.schema.keys())
+
+
+def score_folder(folder: Path, catalog: Catalog, tasks: Sequence[str], rows: pl.DataFrame, *, device: str) -> list[str]:
+    """Score the merged folder as anybody would who loads it; where that differs from the same merge made in memory."""
+    from simmerge_core.evaluation import evaluate
+
+    keys = ["benchmark", "metric", "item_set", "seed"]
+    differing = []
+    for task in tasks:
+        of_folder = evaluate(folder, catalog.task(task), device=device)
+        in_memory = rows.filter((pl.col("role") == "simmerge") & (pl.col("task") == task))
+        both = in_memory.join(of_folder, on=keys, how="left", suffix="_folder", maintain_order="left")
+        for row in both.iter_rows(named=True):
+            if row["utility_folder"] is None or abs(row["utility"] - row["utility_folder"]) > _SAME:
+                place = f"{task} {row['benchmark']} {row['metric']} {row['item_set']}"
+                differing.append(f"{place}: {row['utility']} in memory, {row['utility_folder']} from the folder")
+    return differing

@@ -1,0 +1,184 @@
+"""What a partition was computed from, as one hash, kept with its materialization: equal work is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from simmerge_core.catalog import Catalog
+from simmerge_core.checkpoints import resolve
+from simmerge_core.errors import SelectionError
+from simmerge_core.evaluation import task_key
+from simmerge_core.features.columns import FEATURE_VERSION
+from simmerge_core.files import hash_json
+from simmerge_core.plans import plan_of
+from simmerge_core.probes import is_cached
+from simmerge_core.tables import (
+    FUNCTIONAL_SIMILARITY,
+    MERGE_LABELS,
+    MERGE_PLANS,
+    PAIRWISE_FEATURES,
+    TABLES,
+    DataRoot,
+)
+from simmerge_pipeline.contents import fingerprint_of, fingerprints, task_probe_key
+from simmerge_pipeline.partitions import cell
+
+STAMP = "inputs"
+"""Metadata key under which the hash is kept."""
+
+_WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json")
+_TRAINED_FROM = (PAIRWISE_FEATURES, MERGE_LABELS)
+
+
+def stamped(asset: str, catalog: Catalog, root: DataRoot, key: str | None = None) -> dict[str, str]:
+    """The metadata entry that keeps the stamp of a partition."""
+    return {STAMP: stamp(asset, catalog, root, key)}
+
+
+def stamp(asset: str, catalog: Catalog, root: DataRoot, key: str | None = None) -> str:
+    """SHA-256 (hex) of everything that determines a partition's content, as it is now.
+
+    Parameters
+    ----------
+    asset
+        Name of the asset.
+    key
+        Its partition; None for an unpartitioned asset.
+
+    Raises
+    ------
+    SimMergeError
+        If an input is not there.
+    """
+    return hash_json([asset, _INPUTS[asset](catalog, root, key or "")])
+
+
+def exists(asset: str, root: DataRoot, key: str | None = None) -> bool:
+    """Whether the files of a partition are there."""
+    if asset in TABLES:
+        table = TABLES[asset]
+        values = (key or "").split("|")
+        return root.exists(table, **dict(zip(table.partition, values, strict=True)))
+    if asset == "probe_activations":
+        return is_cached(root, *cell(key or ""))
+    if asset == "merged_checkpoints":
+        return (root.folder(asset, merge_request=key or "") / "config.json").is_file()
+    if asset == "selector":
+        return all((root.root / asset / name).is_dir() for name in ("paper", "extended"))
+    return (root.root / asset / "report.json").is_file()
+
+
+def _checkpoint(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    entry = catalog.checkpoint(key)
+    folder = resolve(entry)
+    return [entry.domain, entry.revision, _files(folder, *_WEIGHT_FILES)]
+
+
+def _probes(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    checkpoint, task = cell(key)
+    return [fingerprint_of(fingerprints(root, catalog), checkpoint), task_probe_key(catalog, task)]
+
+
+def _weights(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    prints = fingerprints(root, catalog)
+    return [fingerprint_of(prints, key), fingerprint_of(prints, catalog.base.id)]
+
+
+def _features(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    return [FEATURE_VERSION, _probes(catalog, root, key), _pairs(root, FUNCTIONAL_SIMILARITY.name, key)]
+
+
+def _standalone(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    checkpoint, task = cell(key)
+    return [fingerprint_of(fingerprints(root, catalog), checkpoint), task_key(catalog.task(task))]
+
+
+def _labels(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    return [
+        _pairs(root, PAIRWISE_FEATURES.name, key),
+        task_key(catalog.task(cell(key).task)),
+        catalog.labels.model_dump(mode="json", exclude={"multiway"}),
+        [str(action) for action in catalog.actions("extended")],
+    ]
+
+
+def _plan_labels(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    return [
+        sorted(fingerprints(root, catalog).items()),
+        task_key(catalog.task(key)),
+        catalog.labels.model_dump(mode="json"),
+        _trained(catalog, root),
+    ]
+
+
+def _selectors(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    return [_table_files(root, *(table.name for table in _TRAINED_FROM)), [str(a) for a in catalog.actions("extended")]]
+
+
+def _trained(catalog: Catalog, root: DataRoot) -> Any:
+    if not exists("selector", root):
+        raise SelectionError(f"There is no selector in {root.root / 'selector'}: materialize the asset selector first.")
+    return _selectors(catalog, root, "")
+
+
+def _plans(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    return [catalog.merge_request(key).model_dump(mode="json"), _trained(catalog, root)]
+
+
+def _merged(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    best = root.read(MERGE_PLANS, merge_request=key).filter(pl.col("rank") == 1).row(0, named=True)
+    plan, prints = plan_of(best["order"], best["actions"]), fingerprints(root, catalog)
+    return [str(plan), [fingerprint_of(prints, c) for c in (catalog.base.id, *plan.checkpoints)]]
+
+
+def _outcomes(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    tasks = catalog.merge_request(key).targets
+    return [
+        _merged(catalog, root, key),
+        [task_key(catalog.task(task)) for task in tasks],
+        _selectors(catalog, root, ""),
+    ]
+
+
+def _report(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    return [_trained(catalog, root), _table_files(root, *TABLES)]
+
+
+_INPUTS: Mapping[str, Callable[[Catalog, DataRoot, str], Any]] = {
+    "checkpoints": _checkpoint,
+    "probe_activations": _probes,
+    "weight_gram": _weights,
+    "functional_similarity": _probes,
+    "pairwise_features": _features,
+    "standalone_scores": _standalone,
+    "merge_labels": _labels,
+    "plan_labels": _plan_labels,
+    "selector": _selectors,
+    "merge_plans": _plans,
+    "merged_checkpoints": _merged,
+    "merge_outcomes": _outcomes,
+    "report": _report,
+}
+
+
+def _files(folder: Path, *patterns: str) -> list[list[Any]]:
+    found = sorted({file for pattern in patterns for file in folder.glob(pattern)})
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in found]
+
+
+def _table_files(root: DataRoot, *tables: str) -> list[Any]:
+    """Path, size and time of every file of the tables: what changes when any partition is written."""
+    files = sorted(file for table in tables for file in (root.root / table).rglob("part.parquet"))
+    return [[str(file.relative_to(root.root)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _pairs(root: DataRoot, table: str, key: str) -> list[Any]:
+    """The pairs that a partition holds, with the content of both."""
+    checkpoint, task = cell(key)
+    frame = root.read(TABLES[table], checkpoint=checkpoint, task=task)
+    columns = ["a", "b", "a_fingerprint", "b_fingerprint"]
+    return frame.filter(pl.col("a") != pl.col("b")).select(columns).unique().sort(columns).rows()

@@ -1,0 +1,80 @@
+"""What the automation conditions ask for, tick by tick."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+from pipeline_world import World
+
+from simmerge_pipeline.definitions import defs
+
+CELLS = {f"{c}|math" for c in ("base", "math-01", "math-02", "code-01")}
+
+
+class Ticks:
+    """Ticks of the automation sensor over the signals, with materializations reported as if runs had made them."""
+
+    def __init__(self, world: World) -> None:
+        self.instance = world.instance
+        self.loaded = defs()
+        for name, keys in (("checkpoint", ["base", *world.catalog.checkpoint_ids]), ("task", world.catalog.task_ids)):
+            self.instance.add_dynamic_partitions(name, list(keys))
+        self.last: dg.EvaluateAutomationConditionsResult | None = None
+
+    def requested(self) -> dict[str, set[str]]:
+        self.last = dg.evaluate_automation_conditions(
+            defs=self.loaded, instance=self.instance, cursor=self.last.cursor if self.last is not None else None
+        )
+        names = [key.to_user_string() for key in self.loaded.resolve_asset_graph().get_all_asset_keys()]
+        found = {name: set(self.last.get_requested_partitions(dg.AssetKey(name))) for name in names}
+        return {name: {str(k) for k in keys} for name, keys in found.items() if keys}
+
+    def done(self, asset: str, keys: set[str]) -> None:
+        for key in sorted(keys):
+            self.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=key))
+
+
+@pytest.fixture
+def ticks(small: World) -> Ticks:
+    return Ticks(small)
+
+
+def test_missing_partitions_are_requested_in_the_order_of_the_graph(ticks: Ticks) -> None:
+    checkpoints = {"base", "math-01", "math-02", "code-01"}
+    assert ticks.requested() == {"checkpoints": checkpoints}  # also those from before the first tick
+    assert ticks.requested() == {}  # under way: not asked for twice
+    ticks.done("checkpoints", checkpoints)
+    assert ticks.requested() == {"probe_activations": CELLS, "standalone_scores": CELLS, "weight_gram": checkpoints}
+    ticks.done("weight_gram", checkpoints)
+    ticks.done("probe_activations", CELLS)
+    assert ticks.requested() == {"functional_similarity": CELLS}
+    ticks.done("functional_similarity", CELLS)
+    assert ticks.requested() == {"pairwise_features": CELLS}
+    ticks.done("pairwise_features", CELLS)
+    assert ticks.requested() == {"merge_labels": CELLS}  # and no selector, which has nothing to learn from yet
+    ticks.done("merge_labels", CELLS)
+    assert ticks.requested() == {"selector": {"None"}}
+    assert ticks.requested() == {}
+
+
+def test_a_new_checkpoint_asks_for_its_own_partitions_only(ticks: Ticks) -> None:
+    checkpoints = {"base", "math-01", "math-02", "code-01"}
+    ticks.requested()
+    for asset in ("checkpoints", "weight_gram"):
+        ticks.done(asset, checkpoints)
+    for asset in (
+        "probe_activations",
+        "standalone_scores",
+        "functional_similarity",
+        "pairwise_features",
+        "merge_labels",
+    ):
+        ticks.done(asset, CELLS)
+    ticks.requested()
+    ticks.instance.add_dynamic_partitions("checkpoint", ["math-09"])
+    assert ticks.requested().get("checkpoints") == {"math-09"}
+    ticks.done("checkpoints", {"math-09"})
+    found = ticks.requested()
+    assert found["probe_activations"] == {"math-09|math"}
+    assert found["weight_gram"] == {"math-09"}
+    assert "functional_similarity" not in found

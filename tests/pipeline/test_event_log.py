@@ -1,0 +1,80 @@
+"""The batched event log: what it writes, Dagster's own class reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from simmerge_pipeline.event_log import BatchedSqliteEventLog, persistent_instance
+from simmerge_pipeline.partition_run import PartitionRun
+from simmerge_pipeline.partitions import CHECKPOINT_TASK
+
+CHECKPOINTS, TASKS = ["c1", "c2", "c3"], ["math", "code"]
+RANGE = {"dagster/asset_partition_range_start": "c1|math", "dagster/asset_partition_range_end": "c3|code"}
+
+
+def job() -> dg.JobDefinition:
+    @dg.asset(partitions_def=CHECKPOINT_TASK, check_specs=[dg.AssetCheckSpec("fine", asset="table")])
+    def table(context):  # type: ignore[no-untyped-def]  # Dagster cannot read a postponed annotation
+        run = PartitionRun(context)
+        for key in run.keys:
+            run.verdicts.add("fine", key, None)
+            run.wrote(key, {"of": key})
+        yield from run.results()
+
+    return dg.Definitions(assets=[table]).resolve_implicit_global_asset_job_def()
+
+
+def executed(instance: dg.DagsterInstance) -> str:
+    instance.add_dynamic_partitions("checkpoint", CHECKPOINTS)
+    instance.add_dynamic_partitions("task", TASKS)
+    result = job().execute_in_process(instance=instance, asset_selection=[dg.AssetKey("table")], tags=RANGE)
+    assert result.success
+    return result.run_id
+
+
+def seen(instance: dg.DagsterInstance, run_id: str) -> Iterator[Any]:
+    table = dg.AssetKey("table")
+    yield instance.get_materialized_partitions(table)
+    records = instance.fetch_materializations(table, limit=100).records
+    yield [(r.partition_key, r.asset_materialization.metadata["of"].value) for r in records if r.asset_materialization]
+    yield sorted(r.asset_materialization.tags["dagster/partition/task"] for r in records if r.asset_materialization)
+    kinds = [e.dagster_event.event_type_value for e in instance.all_logs(run_id) if e.dagster_event]
+    yield sorted(kinds)
+    event = instance.get_latest_materialization_event(table)
+    yield event.asset_materialization.partition if event and event.asset_materialization else None
+    (check,) = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        [dg.AssetCheckKey(table, "fine")]
+    ).values()
+    yield check.status.value
+    run = instance.get_run_by_id(run_id)
+    yield run.status if run else None
+
+
+def test_dagsters_own_event_log_reads_the_same(tmp_path: Path) -> None:
+    with persistent_instance(tmp_path / "ours") as instance:
+        assert isinstance(instance.event_log_storage, BatchedSqliteEventLog)
+        run_id = executed(instance)
+    with dg.DagsterInstance.from_config(str(tmp_path / "ours")) as instance:
+        assert not isinstance(instance.event_log_storage, BatchedSqliteEventLog)
+        found = list(seen(instance, run_id))
+    with dg.DagsterInstance.from_config(_home(tmp_path / "theirs")) as instance:
+        expected = list(seen(instance, executed(instance)))
+    assert found == expected
+
+
+def test_a_configured_storage_is_left_alone(tmp_path: Path) -> None:
+    home = Path(_home(tmp_path / "home"))
+    (home / "dagster.yaml").write_text(f"storage:\n  sqlite:\n    base_dir: {tmp_path / 'elsewhere'}\n")
+    with persistent_instance(home) as instance:
+        assert not isinstance(instance.event_log_storage, BatchedSqliteEventLog)
+        executed(instance)
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+def _home(path: Path) -> str:
+    path.mkdir()
+    return str(path)

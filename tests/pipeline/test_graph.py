@@ -1,0 +1,117 @@
+"""The whole graph on the tiny demo catalog: everything written, told to Dagster, checked, and not done twice."""
+
+from __future__ import annotations
+
+import json
+
+import dagster as dg
+import polars as pl
+import pytest
+from pipeline_world import World
+
+from simmerge_core.tables import MERGE_LABELS, MERGE_OUTCOMES, PAIRWISE_FEATURES, TABLES
+from simmerge_pipeline.materialize import Summary
+from simmerge_pipeline.ownership import owned_others
+
+pytestmark = pytest.mark.integration
+
+
+def latest(world: World, asset: str) -> dict[str | None, dg.AssetMaterialization]:
+    found: dict[str | None, dg.AssetMaterialization] = {}
+    for record in world.instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records:
+        event = record.asset_materialization
+        assert event is not None
+        found.setdefault(event.partition, event)
+    return found
+
+
+def test_everything_that_can_be_served_is_materialized(finished: tuple[World, Summary]) -> None:
+    world, summary = finished
+    assert summary.failed == {}
+    for asset in summary.assets:
+        assert asset.computed == asset.partitions
+        assert asset.runs == 1
+        assert len(latest(world, asset.name)) == asset.partitions
+
+
+def test_row_counts_are_those_of_the_files(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    for name, table in TABLES.items():
+        for key, event in latest(world, name).items():
+            keys = dict(zip(table.partition, str(key).split("|"), strict=True))
+            assert event.metadata["dagster/partition_row_count"].value == world.root.read(table, **keys).height
+
+
+def test_every_pair_has_one_row_per_orientation_and_task(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    catalog, rows = world.catalog, world.root.scan(PAIRWISE_FEATURES).collect()
+    ids = catalog.checkpoint_ids
+    assert rows.height == len(catalog.task_ids) * len(ids) * (len(ids) - 1)
+    assert rows.select("task", "a", "b").is_unique().all()
+    assert catalog.base.id not in {*rows["a"], *rows["b"]}
+
+
+def test_labels_stand_where_the_features_of_their_pair_stand(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    features = world.root.scan(PAIRWISE_FEATURES).select("checkpoint", "task", "a", "b").collect()
+    labels = world.root.scan(MERGE_LABELS).select("checkpoint", "task", "a", "b").unique().collect()
+    assert labels.height
+    assert labels.join(features, on=["checkpoint", "task", "a", "b"], how="anti").is_empty()
+
+
+def test_checks_ran_and_passed(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    for asset, expected in {
+        "weight_gram": {"no_nan", "pairs_complete"},
+        "functional_similarity": {"no_nan", "cosines_in_range", "kl_not_negative", "pairs_complete"},
+        "pairwise_features": {"no_nan", "cosines_in_range", "kl_not_negative", "pairs_complete"},
+        "merge_labels": {"no_nan", "labels_cover_actions"},
+        "merge_outcomes": {"no_nan", "folder_scores_as_in_memory"},
+    }.items():
+        keys = [dg.AssetCheckKey(dg.AssetKey(asset), name) for name in sorted(expected)]
+        found = world.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+        assert {key.name for key, record in found.items() if record.status.value == "SUCCEEDED"} == expected
+
+
+def test_the_report_and_its_pictures_are_files_and_metadata(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    folder, event = world.data / "report", latest(world, "report")[None]
+    report = json.loads((folder / "report.json").read_text())
+    assert report["pairwise"]["test_pairs"] > 0
+    assert (folder / "report.md").read_text() == event.metadata["report"].value
+    for name in ("gap_closed", "confusion", "similarity"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert str(event.metadata[name].value).startswith(f"![{name.replace('_', ' ')}](data:image/png;base64,")
+    events = latest(world, "pairwise_features").values()
+    pictures = [str(event.metadata["similarity"].value) for event in events if "similarity" in event.metadata]
+    assert len(pictures) == 1  # one per run, not one per partition
+    assert "base64" in pictures[0]
+
+
+def test_the_merged_folder_is_compared_with_its_rivals(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    for request in world.catalog.merge_requests:
+        rows = world.root.read(MERGE_OUTCOMES, merge_request=request.id)
+        assert {"simmerge", "expert_last_best_fixed", "random_order", "parent", "base"} == set(rows["role"])
+        assert rows.filter(pl.col("role") == "parent")["model"].n_unique() == request.k
+        assert (world.root.folder("merged_checkpoints", merge_request=request.id) / "model.safetensors").is_file()
+
+
+def test_a_second_time_nothing_is_computed_and_no_file_changes(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    before = {file: file.stat().st_mtime_ns for file in world.data.rglob("*") if file.is_file()}
+    runs = len(world.instance.get_runs())
+    again = world.materialize()
+    assert [a.name for a in again.assets if a.computed or a.runs or a.failed] == []
+    assert {file: file.stat().st_mtime_ns for file in world.data.rglob("*") if file.is_file()} == before
+    assert len(world.instance.get_runs()) == runs
+
+
+def test_owned_others_agrees_with_what_is_on_disk(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    ids, task = world.catalog.checkpoint_ids, world.catalog.task_ids[0]
+    rows = world.root.scan(PAIRWISE_FEATURES).filter(pl.col("task") == task).collect()
+    held = {(c, b) for c, a, b in rows.select("checkpoint", "a", "b").iter_rows() if a == c}
+    for checkpoint in ids:
+        mine = {other for owner, other in held if owner == checkpoint}
+        assert set(owned_others(checkpoint, present=ids, held=held, later=set())) == mine

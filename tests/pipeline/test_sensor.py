@@ -1,0 +1,62 @@
+"""The catalog sensor, called directly."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+from pipeline_world import World
+
+from simmerge_core.errors import CatalogError
+from simmerge_pipeline.defs.catalog.sensors import catalog_sensor
+from simmerge_pipeline.resources import CatalogResource
+
+
+def tick(world: World) -> dg.SensorResult | dg.SkipReason:
+    resource = CatalogResource(path=str(world.catalog_path))
+    with dg.build_sensor_context(instance=world.instance, resources={"catalog": resource}) as context:
+        found = catalog_sensor(context)
+    assert isinstance(found, dg.SensorResult | dg.SkipReason)
+    return found
+
+
+def added(result: dg.SensorResult | dg.SkipReason) -> dict[str, list[str]]:
+    assert isinstance(result, dg.SensorResult)
+    requests = result.dynamic_partitions_requests or []
+    return {request.partitions_def_name: list(request.partition_keys) for request in requests}
+
+
+def apply(world: World, requests: dict[str, list[str]]) -> None:
+    for name, keys in requests.items():
+        world.instance.add_dynamic_partitions(name, keys)
+
+
+def test_only_what_is_new_becomes_partitions(small: World) -> None:
+    first = added(tick(small))
+    assert first == {"checkpoint": ["base", "math-01", "math-02", "code-01"], "task": ["math"]}
+    apply(small, first)
+    assert isinstance(tick(small), dg.SkipReason)
+    new = small.add_checkpoint("math-09", like="math-01")
+    request = {"id": "two", "task": "math", "k": 2}
+    small.declare(checkpoints=[*small.entries(), new], merge_requests=[request])
+    assert added(tick(small)) == {"checkpoint": ["math-09"], "merge_request": ["two"]}
+
+
+def test_a_catalog_that_does_not_parse_raises_and_leaves_the_partitions(small: World) -> None:
+    apply(small, added(tick(small)))
+    small.catalog_path.write_text("version: [1")
+    with pytest.raises(CatalogError, match="not valid YAML"):
+        tick(small)
+    assert small.instance.get_dynamic_partitions("checkpoint") == ["base", "math-01", "math-02", "code-01"]
+
+
+def test_a_removed_entry_keeps_its_partition(small: World) -> None:
+    apply(small, added(tick(small)))
+    small.declare(checkpoints=small.entries()[:2])
+    assert isinstance(tick(small), dg.SkipReason)
+
+
+def test_without_a_catalog_nothing_is_requested(small: World) -> None:
+    small.catalog_path.unlink()
+    skipped = tick(small)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "make demo" in str(skipped.skip_message)
