@@ -6,6 +6,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# Bytecode is made when a module is first imported; most of what is installed never is.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -64,19 +65,19 @@ $(VENV)/.installed-torch: pyproject.toml | $(BIN)/python
 	  echo "PyTorch is installed already."; \
 	elif command -v nvidia-smi >/dev/null 2>&1; then \
 	  echo "Installing PyTorch (an NVIDIA driver is there)"; \
-	  $(PIP) install "torch==$(TORCH_VERSION)"; \
+	  $(PIP) install --no-compile "torch==$(TORCH_VERSION)"; \
 	else \
 	  echo "Installing PyTorch (CPU)"; \
-	  $(PIP) install "torch==$(TORCH_VERSION)+cpu" \
-	  || $(PIP) install "torch==$(TORCH_VERSION)" --index-url "$(TORCH_CPU_INDEX)" \
-	  || $(PIP) install "torch==$(TORCH_VERSION)"; \
+	  $(PIP) install --no-compile "torch==$(TORCH_VERSION)+cpu" \
+	  || $(PIP) install --no-compile "torch==$(TORCH_VERSION)" --index-url "$(TORCH_CPU_INDEX)" \
+	  || $(PIP) install --no-compile "torch==$(TORCH_VERSION)"; \
 	fi
 	@touch $@
 
 $(VENV)/.installed-demo: pyproject.toml $(VENV)/.installed-torch
-	$(PIP) install -e '.[demo]'
+	$(PIP) install --no-compile -e '.[demo]'
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed-torch
-	$(PIP) install -e '.[test]'
+	$(PIP) install --no-compile -e '.[test]'
 	@touch $@

@@ -131,8 +131,9 @@ class _Process:
         if child is not None:
             child.kill()
             child.wait()
-        if self._log is not None:
-            self._log.close()
+        with self._lock:  # a thread may be reading the last words of its child
+            if self._log is not None:
+                self._log.close()
 
     def _started(self) -> tuple[subprocess.Popen[str], bool]:
         """The child, and whether it was started just now."""

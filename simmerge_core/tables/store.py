@@ -15,6 +15,8 @@ from simmerge_core.ids import validate_id
 from simmerge_core.tables.schema import Table
 
 _FILE = "part.parquet"
+_MAGIC = b"PAR1"
+_LEAST_BYTES = 12  # magic, length of the footer, magic
 
 
 class DataRoot:
@@ -56,6 +58,7 @@ class DataRoot:
         path = self.path(table, **keys)
         if not path.is_file():
             raise TableError(f"Table {table.name} has no partition {keys} (expected {path}): materialize it first.")
+        _refuse_truncated(table, path)
         columns = [pl.lit(value, dtype=pl.String).alias(key) for key, value in keys.items()]
         frame = pl.read_parquet(path, hive_partitioning=False)
         return frame.select(*columns, pl.all()) if columns else frame
@@ -75,12 +78,19 @@ class DataRoot:
         """All partitions (or those named by `where`) as one lazy frame with the partition columns first.
 
         An absent table is an empty frame with the right columns.
+
+        Raises
+        ------
+        TableError
+            Naming a file that is no whole Parquet file.
         """
         keys = self.partitions(table) if where is None else [k for k in where if self.exists(table, **k)]
         schema: dict[str, pl.DataType | type[pl.DataType]] = dict.fromkeys(table.partition, pl.String)
         schema.update(table.schema)
         if not keys:
             return pl.LazyFrame(schema=schema)
+        for k in keys:
+            _refuse_truncated(table, self.path(table, **k))
         frames = [
             pl.scan_parquet(self.path(table, **k), hive_partitioning=False).select(
                 *(pl.lit(value, dtype=pl.String).alias(key) for key, value in k.items()), pl.all()
@@ -88,3 +98,14 @@ class DataRoot:
             for k in keys
         ]
         return pl.concat(frames, how="vertical", parallel=False)
+
+
+def _refuse_truncated(table: Table, path: Path) -> None:
+    """Raise where a file does not end as Parquet does; our own writes are whole, copies and disks may not be."""
+    with path.open("rb") as handle:
+        size = handle.seek(0, os.SEEK_END)
+        handle.seek(max(0, size - len(_MAGIC)))
+        if size < _LEAST_BYTES or handle.read() != _MAGIC:
+            raise TableError(
+                f"Table {table.name}: {path} is damaged (no whole Parquet file): delete it and materialize it again."
+            )
