@@ -64,9 +64,7 @@ def run(
     with progress(quiet=json) as report:
         for number, declared_task in enumerate(tasks):
             report(f"evaluating on {declared_task.id}", number / len(tasks))
-            frame = evaluate(
-                folder, declared_task, device=device, batch_size=batch_size, allow_network=allow_hub
-            )
+            frame = evaluate(folder, declared_task, device=device, batch_size=batch_size, allow_network=allow_hub)
             frames.append(frame.select(pl.lit(declared_task.id).alias("task"), pl.all()))
         report("evaluated", 1.0)
     scores = pl.concat(frames)

@@ -145,3 +145,13 @@ def test_a_wrong_type_is_refused(tmp_path: Path) -> None:
     table = Table("t", (), "a number", (Column("x", pl.Int64, "a number"),))
     with pytest.raises(TableError, match="another type"):
         DataRoot(tmp_path).write(table, pl.DataFrame({"x": ["seven"]}))
+
+
+@pytest.mark.parametrize("keep", [0, 7, 300])
+def test_a_truncated_file_is_named(tmp_path: Path, keep: int) -> None:
+    data = DataRoot(tmp_path)
+    path = data.write(STANDALONE_SCORES, _frame(), checkpoint="a", task="t")
+    path.write_bytes(path.read_bytes()[:keep])
+    for read in (lambda: data.scan(STANDALONE_SCORES), lambda: data.read(STANDALONE_SCORES, checkpoint="a", task="t")):
+        with pytest.raises(TableError, match=r"checkpoint=a/task=t/part.parquet is damaged"):
+            read()
