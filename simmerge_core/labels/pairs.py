@@ -50,19 +50,8 @@ def split_of(a: str, b: str, *, shares: Mapping[str, float], salt: str) -> str:
 
 
 def shares_of(catalog: Catalog) -> dict[str, float]:
-    """Split shares that the catalog's label settings declare.
-
-    Raises
-    ------
-    CatalogError
-        If test and validation leave nothing for training.
-    """
+    """Split shares that the catalog's label settings declare."""
     test, validation = catalog.labels.test_share, catalog.labels.validation_share
-    if test + validation >= 1.0:
-        raise CatalogError(
-            f"Catalog {catalog.path}: labels.test_share {test} and labels.validation_share {validation} leave no pair "
-            "for training: lower one of them."
-        )
     return {"train": 1.0 - test - validation, "validation": validation, "test": test}
 
 

@@ -129,8 +129,8 @@ def test_unfit_shares(shares: dict[str, float]) -> None:
 
 
 def test_no_room_for_training() -> None:
-    with pytest.raises(CatalogError, match="leave no pair for training"):
-        shares_of(catalog_of({}, test_share=0.6, validation_share=0.4))
+    with pytest.raises(ValueError, match="leave no pair for training"):
+        catalog_of({}, test_share=0.6, validation_share=0.4)
 
 
 def test_unknown_checkpoint() -> None:

@@ -155,7 +155,7 @@ def test_chunks_and_threads_do_not_change_a_byte(
 ) -> None:
     monkeypatch.setattr(gram_module, "BLOCK", 64)
     generator = torch.Generator().manual_seed(0)
-    weights = [{"model.layers.0.mlp.up_proj.weight": torch.randn((31, 37), generator=generator)} for _ in range(4)]
+    weights = [{"model.layers.1.mlp.up_proj.weight": torch.randn((31, 37), generator=generator)} for _ in range(4)]
     folders = {f"m-{n}": write_checkpoint(tmp_path / f"m-{n}", weights[n]) for n in range(3)}
     base = write_checkpoint(tmp_path / "base", weights[3])
     pairs = [("m-0", "m-1"), ("m-1", "m-2"), ("m-0", "m-2")]
