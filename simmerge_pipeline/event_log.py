@@ -23,6 +23,8 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from sqlalchemy.pool import StaticPool
 
+from simmerge_core.errors import SimMergeError
+
 BATCH = 200
 """Events per transaction."""
 
@@ -98,12 +100,25 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
         SqlEventLogStorage.dispose(self)
 
 
+def _settings(file: Path) -> Mapping[str, Any]:
+    """The top-level entries of an instance's configuration; none where there is no file."""
+    if not file.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise SimMergeError(f"Dagster's {file} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(found, Mapping):
+        raise SimMergeError(f"Dagster's {file} is not a mapping: correct it, or delete it to have the default.")
+    return found
+
+
 @contextmanager
 def persistent_instance(home: Path) -> Iterator[dg.DagsterInstance]:
     """The instance at `home`, with the batched event log if `home` has the default storage."""
     home.mkdir(parents=True, exist_ok=True)
     file = home / "dagster.yaml"
-    settings: Mapping[str, Any] = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else {}
+    settings = _settings(file)
     overrides: dict[str, Any] = {}
     if not _STORAGE_KEYS & settings.keys():
         default = InstanceRef.config_defaults(str(home))["event_log_storage"]

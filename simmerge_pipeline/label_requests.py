@@ -10,10 +10,11 @@ import polars as pl
 
 from simmerge_core.catalog import Catalog
 from simmerge_core.errors import EvaluationError
-from simmerge_core.evaluation import EvaluationStore
-from simmerge_core.labels import LabelFailures, design, design_plans
+from simmerge_core.evaluation import EvaluationStore, check_task
+from simmerge_core.labels import LabelFailures, design, design_plans, designed_configurations
 from simmerge_core.plans import Plan
 from simmerge_core.tables import DataRoot
+from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import Cell
 from simmerge_pipeline.progress import Progress
 from simmerge_pipeline.resources import ComputeResource
@@ -42,6 +43,19 @@ def kept_rows(score: Callable[[], pl.DataFrame]) -> tuple[pl.DataFrame, Failures
         return score(), Failures()
     except LabelFailures as error:
         return error.frame, Failures(error)
+
+
+def refuse_unsound_tasks(run: PartitionRun, catalog: Catalog, keys: Mapping[str, Sequence[str]]) -> None:
+    """Fail the partitions of each task whose benchmarks cannot be scored, before anything is merged for it.
+
+    Parameters
+    ----------
+    keys
+        Partition keys by task; also those that hold no work, so that none is written from a wrong definition.
+    """
+    for task, concerned in keys.items():
+        with run.attempt(*concerned):
+            check_task(catalog.task(task))
 
 
 def scoring(root: DataRoot, prints: Mapping[str, str], compute: ComputeResource, progress: Progress) -> dict[str, Any]:
@@ -86,7 +100,13 @@ def designed_plans(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], 
 
 
 def further_plans(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], task: str) -> list[Plan]:
-    """Plans on a task that the report compares and that are not labelled yet: the selector's and the baselines'."""
+    """Plans on a task that the report compares and that are not labelled yet: the selectors' and the baselines'.
+
+    Of the task's own configurations under the paper's actions; under the extended actions, whose target is the mean
+    over the parents' tasks, of every task's configurations that hold a checkpoint of this one's domain. The design and
+    the selectors alone say which, so a partition asks for the same plans whether the others are there or not.
+    """
     from simmerge_core.analysis import plans_needed
 
-    return [plan for plan, of in plans_needed(root, catalog) if of == task]
+    designed = designed_configurations(catalog, prints)
+    return [plan for plan, _ in plans_needed(root, catalog, tasks=[task], designed=designed)]

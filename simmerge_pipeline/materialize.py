@@ -20,7 +20,8 @@ from pathlib import Path
 import dagster as dg
 
 from simmerge_core.catalog import Catalog, load_catalog
-from simmerge_core.errors import SimMergeError
+from simmerge_core.devices import check_device
+from simmerge_core.errors import SimMergeError, TableError
 from simmerge_core.tables import DataRoot
 from simmerge_pipeline.event_log import persistent_instance
 from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, MERGE_REQUEST, TASK, cell
@@ -124,6 +125,8 @@ def materialize_all(
     """
     begun = time.perf_counter()
     declared = load_catalog(catalog)
+    check_device(device)
+    _refuse_unusable(Path(data_root).absolute())
     data = DataRootResource(path=str(Path(data_root).absolute()))
     resources = {
         "catalog": CatalogResource(path=str(Path(catalog).absolute())),
@@ -140,6 +143,17 @@ def materialize_all(
         driver.register_partitions()
         done = driver.materialize_each(assets, progress or (lambda message, fraction: None))
     return Summary(done, time.perf_counter() - begun)
+
+
+def _refuse_unusable(data: Path) -> None:
+    """Raise TableError if nothing can be written below the data root, before every partition fails by itself."""
+    place = data
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise TableError(f"Data root {data} cannot be used: {place} is not a folder; choose another place.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise TableError(f"Data root {data} cannot be used: {place} cannot be written; correct its permissions.")
 
 
 @contextmanager
@@ -304,7 +318,12 @@ def _failures(result: dg.ExecuteInProcessResult) -> tuple[dict[str, str], str]:
     # Dagster turns Ctrl-C and SIGTERM inside a step into a failure of that step, and would go on with the next run.
     if error is not None and error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
         raise KeyboardInterrupt
-    return {}, " ".join(error.message.split()) if error is not None else "The step failed."
+    if error is None:
+        return {}, "The step failed."
+    sentence = " ".join(error.message.split())
+    # Dagster puts the class before the message, which says nothing where the message is ours.
+    named, _, text = sentence.partition(": ")
+    return {}, text if text and named.startswith("simmerge_core.errors.") else sentence
 
 
 def _alive(process: int) -> bool:
@@ -331,6 +350,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0, help="processes that score merges; 0 takes one per core")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args(arguments)
+    if given.workers < 0:
+        parser.error(f"--workers {given.workers} is less than 0: give a number of processes, or 0 for one per core")
     console = Console(stderr=True)
     columns = (
         BarColumn(),
@@ -351,6 +372,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
     except SimMergeError as error:
         console.print(Text(str(error), style="red"))
+        return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        console.print(Text(f"{place}{error.strerror or error}.", style="red"))
         return 2
     table = Table("asset", "partitions", "computed", "up to date", "failed", "runs", "seconds")
     for a in summary.assets:

@@ -52,6 +52,11 @@ class PartitionRun:
             grouped.setdefault(task, []).append(checkpoint)
         return grouped
 
+    @property
+    def keys_of_task(self) -> dict[str, list[str]]:
+        """Keys asked for, by task."""
+        return {task: [Cell(c, task).key for c in checkpoints] for task, checkpoints in self.checkpoints_of.items()}
+
     def piece(self, number: int, of: int) -> Progress:
         """Progress of one of several equal pieces of the step."""
         return part(self.progress, number, of)

@@ -102,8 +102,14 @@ def _labels(catalog: Catalog, root: DataRoot, key: str) -> Any:
         _pairs(root, PAIRWISE_FEATURES.name, key),
         task_key(catalog.task(cell(key).task)),
         catalog.labels.model_dump(mode="json", exclude={"multiway"}),
-        [str(action) for action in catalog.actions("extended")],
+        _actions(catalog),
     ]
+
+
+def _actions(catalog: Catalog) -> Any:
+    """The actions that merges are labelled under; the catalog's own sets by name too, since each has its selector."""
+    own = {name: list(texts) for name, texts in sorted(catalog.action_sets.items())}
+    return [*(str(action) for action in catalog.actions("extended")), *([own] if own else [])]
 
 
 def _plan_labels(catalog: Catalog, root: DataRoot, key: str) -> Any:
@@ -111,12 +117,13 @@ def _plan_labels(catalog: Catalog, root: DataRoot, key: str) -> Any:
         sorted(fingerprints(root, catalog).items()),
         task_key(catalog.task(key)),
         catalog.labels.model_dump(mode="json"),
+        list(catalog.task_ids),  # plans of every task's configurations are scored on this one
         _trained(catalog, root),
     ]
 
 
 def _selectors(catalog: Catalog, root: DataRoot, key: str) -> Any:
-    return [_table_files(root, *(table.name for table in _TRAINED_FROM)), [str(a) for a in catalog.actions("extended")]]
+    return [_table_files(root, *(table.name for table in _TRAINED_FROM)), _actions(catalog)]
 
 
 def _trained(catalog: Catalog, root: DataRoot) -> Any:
@@ -126,7 +133,9 @@ def _trained(catalog: Catalog, root: DataRoot) -> Any:
 
 
 def _plans(catalog: Catalog, root: DataRoot, key: str) -> Any:
-    return [catalog.merge_request(key).model_dump(mode="json"), _trained(catalog, root)]
+    request, present = catalog.merge_request(key), fingerprints(root, catalog)
+    pool = catalog.checkpoint_ids if request.checkpoints == "all" else request.checkpoints
+    return [request.model_dump(mode="json"), sorted(set(pool) & present.keys()), _trained(catalog, root)]
 
 
 def _merged(catalog: Catalog, root: DataRoot, key: str) -> Any:

@@ -54,7 +54,9 @@ def run(
     if full and preset not in (None, "full"):
         raise SimMergeError(f"--full and --preset {preset} contradict each other: give one of them.")
     from simmerge_cli.run_record import RunRecord
+    from simmerge_core.devices import check_device
 
+    check_device(device)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one progress display is enough
     record = RunRecord()
     finished = False

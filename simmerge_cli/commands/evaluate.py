@@ -51,7 +51,9 @@ def run(
     if not allow_hub:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one progress display is enough
     from simmerge_core.checkpoints import check_finite, open_checkpoint
+    from simmerge_core.devices import check_device
 
+    check_device(device)
     check_finite(open_checkpoint(folder))
 
     import polars as pl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -170,14 +171,14 @@ def _unique_names(places: Sequence[_Place]) -> list[str]:
     """A name per input, made unique by a number where two different folders share one."""
     names: dict[Path, str] = {}
     for place in places:
-        key = place.path.resolve()
+        key = Path(os.path.realpath(place.path))  # takes a link that leads to itself, unlike Path.resolve
         number = 1
         while key not in names:
             name = place.name if number == 1 else f"{place.name}-{number}"
             number += 1
             if name not in names.values():
                 names[key] = name
-    return [names[place.path.resolve()] for place in places]
+    return [names[Path(os.path.realpath(place.path))] for place in places]
 
 
 def _actions(texts: Sequence[str], *, alpha: float | None, steps: int) -> tuple[Action, ...]:

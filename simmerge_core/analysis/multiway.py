@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import permutations
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,11 @@ class Choice:
     uncertainty: float | None = None
 
 
-Chooser = Callable[[str, tuple[str, ...]], Choice]
-"""From a target task and the checkpoints to merge (all of them) to a plan."""
+Chooser = Callable[[str | tuple[str, ...], tuple[str, ...]], Choice]
+"""From a target task, or several whose mean counts, and the checkpoints to merge (all of them) to a plan."""
+
+ALL_PARENTS_K = 3
+"""Number of checkpoints of the configurations whose plans are also executed on all their parents' tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,25 @@ class Configuration:
     ----------
     utilities
         Utility by item set of each executed plan, by canonical key.
+    targets
+        Each task that the utilities are the mean over, with its expert; empty where they are those on `task` alone.
     """
 
     task: str
     expert: str
     auxiliaries: tuple[str, ...]
     utilities: dict[PlanKey, dict[str, float]] = field(default_factory=dict)
+    targets: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """Each task that counts, with its expert."""
+        return self.targets or ((self.task, self.expert),)
+
+    @property
+    def target(self) -> str | tuple[str, ...]:
+        """What a `Chooser` is asked for."""
+        return tuple(task for task, _ in self.targets) if self.targets else self.task
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -96,6 +112,108 @@ def configurations(
     return [found[key] for key in sorted(found, key=lambda k: (len(k[1]), *k))]
 
 
+def of_own_design(found: Sequence[Configuration], actions: Sequence[str]) -> list[Configuration]:
+    """Those in the design of their task, without those of other tasks' designs of which some plans are scored on it.
+
+    The design executes every order and sequence of the paper's three actions, 27 merges of three checkpoints. What is
+    scored on the other parents' tasks is less than half of that: per direction at most three orders of one sequence and
+    "expert last" for three experts. Longer plans are scored on the task of their design only.
+    """
+    steps = [parse_action(action) for action in actions]
+
+    def owned(configuration: Configuration) -> bool:
+        if configuration.k != ALL_PARENTS_K:
+            return True
+        every = {
+            canonical(Plan(order, sequence))
+            for order in permutations(configuration.members)
+            for sequence in product(steps, repeat=configuration.k - 1)
+        }
+        return 2 * len(every & configuration.utilities.keys()) > len(every)
+
+    return [configuration for configuration in found if owned(configuration)]
+
+
+def over_parents(
+    found: Sequence[Configuration],
+    designed: Sequence[Configuration],
+    *,
+    domains: Mapping[str, str],
+    tasks: Collection[str],
+) -> list[Configuration]:
+    """Designed configurations of three with utilities that are means over the tasks of all their checkpoints.
+
+    Parameters
+    ----------
+    found
+        As `configurations` returns them: the scores, on every task.
+    designed
+        Which configurations to return, each once per task in whose design it is; their utilities are not read.
+    tasks
+        Tasks of the catalog; checkpoints of other domains add no target.
+
+    Returns
+    -------
+    list of Configuration
+        Only plans that were scored on every target task, on the item sets that all of them have.
+    """
+    scored = _scored_on(found)
+    result = []
+    for configuration in designed:
+        if configuration.k != ALL_PARENTS_K:
+            continue
+        targets = tuple(sorted((domains[c], c) for c in configuration.members if domains.get(c) in tasks))
+        tables = [scored.get((task, frozenset(configuration.members)), {}) for task, _ in targets]
+        utilities: dict[PlanKey, dict[str, float]] = {}
+        for key in sorted(set.intersection(*(set(table) for table in tables))):
+            item_sets = sorted(set.intersection(*(set(table[key]) for table in tables)))
+            if item_sets:
+                utilities[key] = {s: float(np.mean([table[key][s] for table in tables])) for s in item_sets}
+        result.append(
+            Configuration(configuration.task, configuration.expert, configuration.auxiliaries, utilities, targets)
+        )
+    return result
+
+
+def parents_plans_needed(
+    found: Sequence[Configuration],
+    joint: Sequence[Configuration],
+    choosers: Sequence[Chooser],
+    *,
+    best_fixed: Sequence[str],
+    tasks: Collection[str] | None = None,
+    baselines: bool = True,
+) -> list[tuple[Plan, str]]:
+    """What `plans_needed` says of configurations from `over_parents`, on each of their target tasks by itself.
+
+    A plan that was scored on one of the tasks is asked for on the others only.
+
+    Parameters
+    ----------
+    found
+        As `configurations` returns them.
+    tasks
+        Only plans to score on these tasks; all by default.
+    """
+    scored = _scored_on(found)
+    needed: dict[tuple[Plan, str], None] = {}
+    for task in sorted({t for configuration in joint for t, _ in configuration.targets}):
+        if tasks is not None and task not in tasks:
+            continue
+        here = [
+            replace(c, utilities=scored.get((task, frozenset(c.members)), {}))
+            for c in joint
+            if task in (t for t, _ in c.targets)
+        ]
+        for plan, _ in plans_needed(here, choosers, best_fixed=best_fixed, baselines=baselines):
+            needed.setdefault((plan, task))
+    return list(needed)
+
+
+def _scored_on(found: Sequence[Configuration]) -> dict[tuple[str, frozenset[str]], dict[PlanKey, dict[str, float]]]:
+    return {(c.task, frozenset(c.members)): c.utilities for c in found}
+
+
 def same_operators(plan: Plan) -> list[PlanKey]:
     """Every order of a plan's checkpoints under its sequence of operators: the random-order baseline of §4.3."""
     return [canonical(Plan(tuple(order), plan.actions)) for order in permutations(sorted(plan.checkpoints))]
@@ -133,7 +251,7 @@ def plans_needed(
     needed: dict[tuple[str, PlanKey], None] = {}
     for configuration in found:
         for chooser, action in zip(choosers, best_fixed, strict=True):
-            plan = chooser(configuration.task, configuration.members).plan
+            plan = chooser(configuration.target, configuration.members).plan
             keys = [canonical(plan)]
             if baselines:
                 keys += [*same_operators(plan), *expert_last(configuration, action)]
@@ -160,7 +278,7 @@ def summarise(
     Parameters
     ----------
     found
-        As `configurations` returns them.
+        As `configurations` or `over_parents` returns them.
     choosers, best_fixed
         Per direction, as trained and chosen on its `chosen_on` items.
     actions
@@ -175,6 +293,9 @@ def summarise(
     dict
         By k as text. ``simmerge``, ``expert_last_best_fixed``, ``random_order``, ``oracle``, … are mean utilities over
         configurations (and directions); ``gap_closed`` has the same keys, with the auxiliaries' mean score as baseline.
+        Where utilities are means over several tasks, expert and auxiliaries are means over them, too: of each task's
+        own expert, and of the others on it. The pool of executed plans is then what the methods picked, so that
+        ``random_plan`` and ``mean_rank_share``, which want all plans, are left out.
     """
     report: dict[str, Any] = {}
     for k in sorted({configuration.k for configuration in found}):
@@ -185,7 +306,7 @@ def summarise(
             for configuration in of_k
             if (row := _row(configuration, chooser, direction, best_fixed[direction], actions, alone)) is not None
         ]
-        report[str(k)] = _figures(of_k, rows, list(choosers), splits, min_gap, draws, seed)
+        report[str(k)] = _figures(of_k, rows, list(choosers), actions, splits, min_gap, draws, seed)
     return report
 
 
@@ -196,6 +317,7 @@ class _Row:
     expert: float
     auxiliary: float
     rank_share: float
+    pool: int
     plan: Plan
     predicted: float | None
 
@@ -216,44 +338,65 @@ def _row(
         values = [table.get(key, {}).get(scored) for key in keys]
         return None if not values or None in values else float(np.mean([v for v in values if v is not None]))
 
-    choice = chooser(configuration.task, configuration.members)
-    allowed = {str(parse_action(a)) for a in actions}
-    allowed |= {str(parse_action(a).mirrored()) for a in actions}
+    choice = chooser(configuration.target, configuration.members)
+    allowed = _with_mirrored(actions)
     pool = sorted(key for key, v in table.items() if set(key[1]) <= allowed and seen in v and scored in v)
-    parents = [alone.get((c, configuration.task, scored)) for c in configuration.members]
+    references = _references(configuration, alone, scored)
     utility = {
         "simmerge": mean([canonical(choice.plan)]),
         "expert_last_best_fixed": mean(expert_last(configuration, best_fixed)),
         "random_order": mean(same_operators(choice.plan)),
     }
-    if None in utility.values() or None in parents or not pool:
+    if None in utility.values() or references is None or not pool:
         return None
     on_seen = np.array([[table[key][seen] for key in pool]])  # (1, plans)
     on_scored = np.array([table[key][scored] for key in pool])
     utility["oracle"] = float(tied_best(on_seen)[0] @ on_scored)
-    utility["random_plan"] = float(on_scored.mean())
+    if not configuration.targets:
+        utility["random_plan"] = float(on_scored.mean())
     for action in actions:
         utility[f"random_order_{method_name(action)}"] = mean(any_order(configuration, action))
         utility[f"expert_last_{method_name(action)}"] = mean(expert_last(configuration, action))
-    known = [float(p) for p in parents if p is not None]
-    utility |= {"parent_expert": known[0], "parent_auxiliary": metrics.auxiliary_score(known[1:])}
+    expert, auxiliary = references
+    utility |= {"parent_expert": expert, "parent_auxiliary": auxiliary}
     value = utility["simmerge"]
     assert value is not None
     return _Row(
         configuration,
         {name: u for name, u in utility.items() if u is not None},
-        known[0],
-        metrics.auxiliary_score(known[1:]),
+        expert,
+        auxiliary,
         float((on_scored < value).mean() + 0.5 * (on_scored == value).mean()),
+        len(pool),
         choice.plan,
         choice.predicted,
     )
+
+
+def _with_mirrored(actions: Sequence[str]) -> set[str]:
+    parsed = [parse_action(action) for action in actions]
+    return {str(action) for action in parsed} | {str(action.mirrored()) for action in parsed}
+
+
+def _references(configuration: Configuration, alone: Standalone, item_set: str) -> tuple[float, float] | None:
+    """Score of the expert and mean score of the others, mean over the tasks that count; None where one is missing."""
+    experts, auxiliaries = [], []
+    for task, expert in configuration.parts:
+        own = alone.get((expert, task, item_set))
+        others = [alone.get((c, task, item_set)) for c in configuration.members if c != expert]
+        known = [float(score) for score in others if score is not None]
+        if own is None or len(known) < len(others):
+            return None
+        experts.append(float(own))
+        auxiliaries.append(metrics.auxiliary_score(known))
+    return float(np.mean(experts)), float(np.mean(auxiliaries))
 
 
 def _figures(
     of_k: Sequence[Configuration],
     rows: Sequence[_Row],
     along: Sequence[Direction],
+    actions: Sequence[str],
     splits: Mapping[tuple[str, str], str],
     min_gap: float,
     draws: int,
@@ -261,11 +404,13 @@ def _figures(
 ) -> dict[str, Any]:
     inside = [[splits.get((c.expert, other), "unlabelled") for other in c.auxiliaries] for c in of_k]
     flat = [split for row in inside for split in row]
+    allowed, joint = _with_mirrored(actions), any(c.targets for c in of_k)
     figures: dict[str, Any] = {
+        "target": "parents_tasks" if joint else "expert_task",
         "configurations": len(of_k),
         "rows": len(rows),
         "without_needed_plans": len(of_k) * len(along) - len(rows),
-        "executed_plans": sum(len(c.utilities) for c in of_k),
+        "executed_plans": sum(set(steps) <= allowed for c in of_k for _, steps in c.utilities),
         "directions": [{"chosen_on": d.chosen_on, "scored_on": d.scored_on, "honest": d.honest} for d in along],
         # §3.2 wants no expert-auxiliary pair of the training set inside a configuration; this says how far that holds.
         "expert_auxiliary_pairs_inside": {s: flat.count(s) for s in sorted(set(flat))},
@@ -301,7 +446,9 @@ def _figures(
     figures["gain_over_random_order"] = interval(
         weighted_mean(utility["simmerge"] - utility["random_order"]), weights
     ).as_dict()
-    figures["mean_rank_share"] = float(np.mean([row.rank_share for row in rows]))
+    figures["mean_pool"] = float(np.mean([row.pool for row in rows]))  # executed plans that the oracle chooses among
+    if not joint:
+        figures["mean_rank_share"] = float(np.mean([row.rank_share for row in rows]))
     predicted = [(row.predicted, row.utility["simmerge"]) for row in rows if row.predicted is not None]
     figures["mean_predicted"] = float(np.mean([p for p, _ in predicted])) if predicted else None
     figures["per_task"] = per_task

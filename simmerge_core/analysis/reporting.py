@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import polars as pl
 from simmerge_core import metrics
 from simmerge_core.analysis import multiway, pairwise
 from simmerge_core.analysis.bootstrap import DRAWS
+from simmerge_core.analysis.multiway import PlanKey
 from simmerge_core.analysis.predictions import predict_units
 from simmerge_core.analysis.protocol import Direction, best_fixed, directions
 from simmerge_core.analysis.requests import summarise_requests
@@ -205,31 +206,69 @@ def plans_needed(
     catalog: Catalog,
     *,
     tasks: Sequence[str] | None = None,
-    selectors: Mapping[Direction, Any] | None = None,
+    designed: Collection[tuple[str, tuple[str, ...]]] | None = None,
+    selectors: Mapping[str, Mapping[Direction, Any]] | None = None,
     metric: str | None = None,
     baselines: bool = True,
 ) -> list[tuple[Plan, str]]:
-    """Plans, with their task, that the report asks for and that `plan_labels` does not hold yet.
+    """Plans, with the task to score them on, that the report asks for and that `plan_labels` does not hold yet.
 
-    Of every configuration in `plan_labels`: the selector's plan (per direction) and, with `baselines`, all orders of
-    its operator sequence and "expert last" under the best fixed operator. Label exactly these and the report is
-    complete.
+    Of every designed configuration: the selector's plan (per direction) and, with `baselines`, all orders of its
+    operator sequence and "expert last" under the best fixed operator. For the paper's actions on the configuration's
+    task; for the extended actions, with three checkpoints only, on the tasks of all its checkpoints. Label exactly
+    these and the report is complete.
 
     Parameters
     ----------
     tasks
-        Only configurations of these tasks; all by default.
+        Only plans to score on these tasks; all by default. For the extended actions that includes plans of other tasks'
+        configurations.
+    designed
+        Task and checkpoints, expert first, of every configuration in the design of any task; None takes those whose
+        designed plans `plan_labels` holds.
+    selectors
+        Trained selectors by action set and direction; None loads them from `selector_folder`.
+
+    Returns
+    -------
+    list of (Plan, str)
+        Each plan once per task.
     """
     tables = _read(root, counted_metrics(catalog, metric=metric))
-    units = _units(tables, catalog, "paper", TARGETS["paper"])
-    trained = selectors if selectors is not None else load_selectors(root, "paper", item_sets=units.item_sets)
-    found = multiway.configurations(tables.plan_labels, domains=catalog.domains, counted=tables.counted)
-    return multiway.plans_needed(
-        [configuration for configuration in found if tasks is None or configuration.task in tasks],
-        [plan_chooser(model, tables.features) for model in trained.values()],
-        best_fixed=[units.actions[best_fixed(units, d.chosen_on)] for d in trained],
-        baselines=baselines,
+    found = _configurations(tables, catalog)
+    own = (
+        multiway.of_own_design(found, [str(a) for a in catalog.actions("paper")])
+        if designed is None
+        else [multiway.Configuration(task, members[0], members[1:]) for task, members in designed]
     )
+    keys = {(c.task, frozenset(c.members)) for c in own}
+    needed: dict[tuple[PlanKey, str], Plan] = {}
+    for action_set, target in TARGETS.items():
+        units = _units(tables, catalog, action_set, target)
+        trained = (
+            selectors[action_set]
+            if selectors is not None
+            else load_selectors(root, action_set, item_sets=units.item_sets)
+        )
+        choosers = [plan_chooser(model, tables.features) for model in trained.values()]
+        fixed = [units.actions[best_fixed(units, d.chosen_on)] for d in trained]
+        if target == "expert_task":
+            here = [c for c in found if (c.task, frozenset(c.members)) in keys and (tasks is None or c.task in tasks)]
+            plans = multiway.plans_needed(here, choosers, best_fixed=fixed, baselines=baselines)
+        else:
+            joint = multiway.over_parents(found, own, domains=catalog.domains, tasks=catalog.task_ids)
+            plans = multiway.parents_plans_needed(
+                found, joint, choosers, best_fixed=fixed, tasks=tasks, baselines=baselines
+            )
+        for plan, task in plans:
+            needed.setdefault((multiway.canonical(plan), task), plan)
+    return [(plan, task) for (_, task), plan in needed.items()]
+
+
+def _configurations(tables: _Tables, catalog: Catalog) -> list[multiway.Configuration]:
+    if not tables.plan_labels.height:
+        return []
+    return multiway.configurations(tables.plan_labels, domains=catalog.domains, counted=tables.counted)
 
 
 def _section(
@@ -266,11 +305,15 @@ def _section(
         except SelectionError as error:
             # A small catalog has too few pairs left once experts are held out; the rest of the report stands.
             section["held_out_experts"] = {"not_computed": str(error)}
-    if units.target == "expert_task" and tables.plan_labels.height:
+    found = _configurations(tables, catalog)
+    own = multiway.of_own_design(found, [str(a) for a in catalog.actions("paper")])
+    if units.target != "expert_task":
+        own = multiway.over_parents(found, own, domains=catalog.domains, tasks=catalog.task_ids)
+    if own:
         progress("multi-way plans", 0.9)
         splits = {(a, b): s for x, y, s in zip(units.a, units.b, units.split, strict=True) for a, b in ((x, y), (y, x))}
         section["plans"] = multiway.summarise(
-            multiway.configurations(tables.plan_labels, domains=catalog.domains, counted=tables.counted),
+            own,
             {direction: plan_chooser(model, tables.features) for direction, model in trained.items()},
             best_fixed={d: units.actions[best_fixed(units, d.chosen_on)] for d in trained},
             actions=units.actions,
@@ -284,10 +327,13 @@ def _section(
 
 
 def plan_chooser(selector: Any, features: pl.DataFrame) -> multiway.Chooser:
-    """The selector's best plan over all orders and operators of given checkpoints, found without executing any."""
+    """The selector's best plan over all orders and operators of given checkpoints, found without executing any.
+
+    Asked for several tasks, it takes the plan with the highest mean of the predictions on them.
+    """
     from simmerge_core.planning import search
 
-    def choose(task: str, members: tuple[str, ...]) -> multiway.Choice:
+    def choose(task: str | tuple[str, ...], members: tuple[str, ...]) -> multiway.Choice:
         ranked = search(selector, features, list(members), task, k=len(members), top=1)
         first = ranked.row(0, named=True)
         plan = plan_of(first["order"], first["actions"])
@@ -324,6 +370,18 @@ def _protocol(
             "the second" + (", averaged over the directions" if len(trained) > 1 else "")
             if honest
             else "the catalog declares one item set, so choices are scored on the items they were made from: optimistic"
+        ),
+        "plans": (
+            "configurations in the design of a task, utility on that task; the oracle chooses among all executed plans "
+            "of the action set"
+            if units.target == "expert_task"
+            else f"the configurations of {multiway.ALL_PARENTS_K} checkpoints in the design of a task, once per such "
+            "task; utility is the mean over the tasks of all their checkpoints, and expert and auxiliary are the means "
+            "over these tasks of each task's own expert and of the others on it. Executed are the selector's plan, its "
+            "operators in every order, and the best fixed action (mean over both parents' tasks of the training pairs) "
+            "with the expert of the configuration's task last, over the orders of the others. The oracle chooses among "
+            "these, for every direction, and any other plan scored on all these tasks (mean_pool says how many): it is "
+            "not the best of all plans. Intervals resample the experts of the configurations' tasks"
         ),
         "selector_keys": {str(d): str(getattr(model, "key", "")) for d, model in trained.items()},
         "ties": f"a choice is right if its utility equals the best; within_tolerance allows {settings.within}",

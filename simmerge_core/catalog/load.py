@@ -30,9 +30,13 @@ def load_catalog(path: str | Path) -> Catalog:
             f"There is no catalog file {path}: create it, or run `simmerge demo` to train the demo catalog."
         )
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = yaml.safe_load(text)
+    except OSError as error:
+        raise CatalogError(f"Catalog {path} cannot be read ({error.strerror}): correct its permissions.") from error
+    # PyYAML lets through what its converters of numbers and dates raise; nesting without end exhausts the stack.
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         raise CatalogError(f"Catalog {path} is not valid YAML: {' '.join(str(error).split())}.") from error
     repeated = _repeated_key(root)
     if repeated is not None:
@@ -141,10 +145,11 @@ def _check_references(path: Path, catalog: Catalog, line_of: Callable[[Iterable[
             fail(("tasks", number), f"task id {task.id!r} is used twice (letter case aside): give each its own id.")
         seen.add(task.id.casefold())
         probes = path.parent / task.probes.expanduser()
-        if not probes.is_file() or probes.stat().st_size == 0:
+        size = _size(probes)
+        if not size:
             fail(
                 ("tasks", number, "probes"),
-                f"task {task.id!r} has no probes ({probes} is {'empty' if probes.is_file() else 'not there'}): "
+                f"task {task.id!r} has no probes ({probes} is {'not there' if size is None else 'empty'}): "
                 'write one {"prompt": ...} per line into it.',
             )
     declared = [set(benchmark.item_sets) for task in catalog.tasks for benchmark in task.benchmarks]
@@ -162,6 +167,14 @@ def _check_references(path: Path, catalog: Catalog, line_of: Callable[[Iterable[
         if problem is not None:
             fail(("merge_requests", number), f"merge request {request.id!r} {problem}.")
         seen.add(request.id.casefold())
+
+
+def _size(file: Path) -> int | None:
+    """Bytes of a file; None where there is none, or its name is none that the file system takes."""
+    try:
+        return file.stat().st_size if file.is_file() else None
+    except OSError:
+        return None
 
 
 def _request_problem(catalog: Catalog, request: MergeRequest) -> str | None:

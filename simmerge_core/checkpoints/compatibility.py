@@ -86,7 +86,7 @@ def vocabulary_of(folder: Path) -> Any:
     try:
         model = json.loads(file.read_text(encoding="utf-8"))["model"]
         return model.get("vocab")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"Checkpoint folder {folder}: tokenizer.json is damaged ({error}): copy it again."
         ) from error

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+# Names of one setting in the configs of different architectures.
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
+_WIDTH = ("hidden_size", "n_embd", "d_model")
+_VOCABULARY = ("vocab_size",)
 
 
 @dataclass(frozen=True)
@@ -75,24 +79,24 @@ class CheckpointFolder:
     def architecture(self) -> str:
         """Class named in the config, e.g. ``LlamaForCausalLM``."""
         named = self.config.get("architectures") or [self.config.get("model_type", "unknown")]
-        return str(named[0])
+        return str(named[0] if isinstance(named, list) else named)
 
     @cached_property
     def layers(self) -> int:
         """Number of transformer blocks."""
-        return int(self._setting("num_hidden_layers", "n_layer", "num_layers") or self._blocks)
+        return int(self._setting(*_LAYERS) or self._blocks)
 
     @cached_property
     def width(self) -> int:
         """Hidden size."""
         embedding = self._embedding
-        return int(self._setting("hidden_size", "n_embd", "d_model") or (embedding.shape[-1] if embedding else 0))
+        return int(self._setting(*_WIDTH) or (embedding.shape[-1] if embedding else 0))
 
     @cached_property
     def vocabulary(self) -> int:
         """Rows of the embedding."""
         embedding = self._embedding
-        return int(embedding.shape[0] if embedding else self._setting("vocab_size") or 0)
+        return int(embedding.shape[0] if embedding else self._setting(*_VOCABULARY) or 0)
 
     @property
     def _blocks(self) -> int:
@@ -240,7 +244,30 @@ def open_checkpoint(path: Path, *, name: str | None = None) -> CheckpointFolder:
         else {}
     )
     tensors = {n: e for n, e in found.items() if n not in copies}
-    return CheckpointFolder(name, path, MappingProxyType(config), MappingProxyType(tensors), MappingProxyType(copies))
+    folder = CheckpointFolder(name, path, MappingProxyType(config), MappingProxyType(tensors), MappingProxyType(copies))
+    _check_sizes(folder)
+    return folder
+
+
+def _check_sizes(folder: CheckpointFolder) -> None:
+    """Refuse a config that promises more than is stored: a model would be built to it, however large, and then fail."""
+    embedding = folder._embedding
+    # A reshaped embedding keeps its size, and is refused by comparison with the base; here only size is the danger.
+    for names, stored in (
+        (_LAYERS, folder._blocks or None),
+        (_VOCABULARY, None if embedding is None else embedding.size),
+        (_WIDTH, None if embedding is None else embedding.size),
+    ):
+        value = folder._setting(*names)
+        if value is None:
+            continue
+        whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        if not whole or (stored is not None and value > stored):
+            what = "is not a positive whole number" if not whole else f"is more than the weights hold ({stored})"
+            raise CheckpointError(
+                f"Checkpoint {folder.name!r}: config.json says {names[0]} {value!r}, which {what}: copy the config "
+                "that belongs to the weights."
+            )
 
 
 def _weight_files(path: Path, name: str) -> list[Path] | None:
@@ -270,7 +297,7 @@ def _read_json(file: Path, name: str) -> dict[str, Any]:
         )
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"Checkpoint {name!r}: {file.name} is not valid JSON ({error}): copy it again."
         ) from error

@@ -93,7 +93,7 @@ def read_header(file: Path, *, name: str) -> list[TensorEntry]:
         raw = handle.read(length)
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"Checkpoint {name!r}: {file.name} has a damaged header ({error}): copy or download it again."
         ) from error

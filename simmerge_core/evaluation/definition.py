@@ -209,7 +209,7 @@ def _read(file: Path, _modified: int) -> dict[str, Any]:
         content = yaml.load(file.read_bytes(), Loader=Loader)  # noqa: S506 - derived from SafeLoader
     except FileNotFoundError as error:
         raise EvaluationError(f"lm-eval definition {file} is not there: correct the path that names it.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError, OSError) as error:
         raise EvaluationError(
             f"lm-eval definition {file} is not valid YAML: {' '.join(str(error).split())}."
         ) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simmerge_core.labels.failures import Failure, LabelFailures
     from simmerge_core.labels.mirror import mirrored
-    from simmerge_core.labels.multiway import design_plans
+    from simmerge_core.labels.multiway import design_plans, designed_configurations
     from simmerge_core.labels.pairs import design, kind_of, shares_of, split_of
     from simmerge_core.labels.scoring import label_pairs, label_plans, score_plans, score_standalone
 
@@ -16,6 +16,7 @@ _HOMES = {
     "LabelFailures": "failures",
     "design": "pairs",
     "design_plans": "multiway",
+    "designed_configurations": "multiway",
     "kind_of": "pairs",
     "label_pairs": "scoring",
     "label_plans": "scoring",
@@ -31,6 +32,7 @@ __all__ = [
     "LabelFailures",
     "design",
     "design_plans",
+    "designed_configurations",
     "kind_of",
     "label_pairs",
     "label_plans",

@@ -46,6 +46,23 @@ def design_plans(catalog: Catalog, known: Iterable[str], task: str) -> list[Plan
     return plans
 
 
+def designed_configurations(catalog: Catalog, known: Iterable[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Task and checkpoints, expert first, of every configuration in the design of any task of the catalog.
+
+    Parameters
+    ----------
+    known
+        Ids of the checkpoints that may take part.
+    """
+    ids = sorted(set(known))
+    return [
+        (task, members)
+        for task in catalog.task_ids
+        for k, count in sorted(catalog.labels.multiway.items())
+        for members in configurations(catalog, ids, task, k=k, count=count)
+    ]
+
+
 def configurations(catalog: Catalog, known: Iterable[str], task: str, *, k: int, count: int) -> list[tuple[str, ...]]:
     """The `count` best configurations of k checkpoints, expert first and the others sorted.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from simmerge_core.checkpoints.fingerprints import combine_digests, fingerprint
 from simmerge_core.checkpoints.finite import all_finite, check_tied_copies
 from simmerge_core.checkpoints.folder import CheckpointFolder, open_checkpoint
 from simmerge_core.checkpoints.header import DTYPE_NAMES
+from simmerge_core.devices import check_device
 from simmerge_core.errors import MergeError
 from simmerge_core.files import replaced_folder
 from simmerge_core.merging.companions import companion_files, merged_config, write_companions
@@ -121,6 +123,7 @@ def execute_plan(
     """
     report = progress or (lambda message, fraction: None)
     report("checking inputs", 0.0)
+    check_device(device)
     steps = steps_of(plan)
     inputs = _open_inputs(plan, folders)
     base_folder = _open_base(plan, base)
@@ -230,9 +233,9 @@ def _open_base(plan: Plan, base: Path | None) -> CheckpointFolder | None:
 
 
 def _check_output(out_dir: Path, inputs: list[Path]) -> None:
-    place = out_dir.resolve()
+    place = Path(os.path.realpath(out_dir))  # takes a link that leads to itself, unlike Path.resolve
     for folder in inputs:
-        source = folder.resolve()
+        source = Path(os.path.realpath(folder))
         if place == source or source in place.parents or place in source.parents:
             raise MergeError(f"Output {out_dir} overlaps the input {folder}: choose a folder apart from every input.")
     if out_dir.exists() or out_dir.is_symlink():

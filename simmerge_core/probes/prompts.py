@@ -34,11 +34,14 @@ def read_prompts(path: str | Path, *, limit: int | None = None) -> list[str]:
         raise ProbeError(f'There is no probe file {path}: write one {{"prompt": ...}} per line into it.')
     prompts: list[str] = []
     with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if limit is not None and len(prompts) >= limit:
-                break
-            if line.strip():
-                prompts.append(_prompt(path, number, line))
+        try:
+            for number, line in enumerate(lines, start=1):
+                if limit is not None and len(prompts) >= limit:
+                    break
+                if line.strip():
+                    prompts.append(_prompt(path, number, line))
+        except UnicodeDecodeError as error:
+            raise ProbeError(f"Probe file {path} is not UTF-8 text ({error.reason}): save it as UTF-8.") from error
     if not prompts:
         raise ProbeError(f'Probe file {path} has no prompts: write one {{"prompt": ...}} per line into it.')
     return prompts
@@ -47,9 +50,10 @@ def read_prompts(path: str | Path, *, limit: int | None = None) -> list[str]:
 def _prompt(path: Path, number: int, line: str) -> str:
     try:
         entry = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
         raise ProbeError(
-            f"Probe file {path}, line {number} is not JSON ({error.msg}): write one object per line."
+            f"Probe file {path}, line {number} is not JSON ({reason}): write one object per line."
         ) from error
     prompt = entry.get("prompt") if isinstance(entry, dict) else None
     if not isinstance(prompt, str):

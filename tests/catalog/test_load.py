@@ -126,3 +126,14 @@ def test_unknown_names_list_the_known_ones(folder: Path) -> None:
 def test_yaml_tags_cannot_build_python_objects(folder: Path) -> None:
     with pytest.raises(CatalogError, match="not valid YAML"):
         _load(folder, GOOD + "extra: !!python/object/apply:os.system ['true']\n")
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "2020-13-45", "!!int abc", "!!timestamp x", "[" * 3000])
+def test_values_that_yaml_cannot_convert(folder: Path, value: str) -> None:
+    with pytest.raises(CatalogError, match="is not valid YAML"):
+        _load(folder, f"{GOOD}x: {value}\n")
+
+
+def test_a_probes_name_that_no_file_system_takes(folder: Path) -> None:
+    with pytest.raises(CatalogError, match="has no probes"):
+        _load(folder, GOOD.replace("tasks/math/probe.jsonl", "x" * 5000))

@@ -51,3 +51,36 @@ def test_a_model_that_would_not_be_the_checkpoint_is_refused(
 ) -> None:
     with pytest.raises(CheckpointError, match=f"Checkpoint 'a'.*{message}"):
         load_model(make("a", **options))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, r"num_hidden_layers 1000000000, which is more than the weights hold \(2\)"),
+        ({"num_hidden_layers": "many"}, "num_hidden_layers 'many', which is not a positive whole number"),
+        ({"vocab_size": 10**12}, "vocab_size 1000000000000, which is more than the weights hold"),
+        ({"hidden_size": -8}, "hidden_size -8, which is not a positive whole number"),
+        ({"hidden_size": 10**9}, "hidden_size 1000000000, which is more than the weights hold"),
+        ({"rms_norm_eps": "x"}, "cannot be loaded as a causal language model"),
+        ({"architectures": 5, "hidden_act": "nope"}, "cannot be loaded as a causal language model"),
+    ],
+)
+def test_a_config_that_does_not_belong_to_the_weights_is_refused(
+    make: Maker, config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"Checkpoint 'a'.*{message}"):
+        load_model(make("a", **config))
+
+
+def test_nesting_without_end_is_damage(make: Maker) -> None:
+    path = make("a")
+    (path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config\.json is not valid JSON"):
+        load_model(path)
+
+
+def test_a_tokenizer_of_another_type_is_refused(make: Maker) -> None:
+    path = make("a")
+    (path / "tokenizer.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="has no usable tokenizer"):
+        load_model(path)

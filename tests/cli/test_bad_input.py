@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,21 @@ def test_merge_refuses_what_it_cannot_do(world: World) -> None:
     _fails(world, "merge", a, b, "-o", "linear", "--out", world.data, "--replace", names=(str(world.data),))
     _fails(world, "merge", a, b, "-o", "linear", "--out", world.catalog, names=("not a folder",))
     assert not Path("m").exists()
+
+
+def test_a_device_that_is_not_there(world: World) -> None:
+    merge = ("merge", "math-01", "code-01", "-o", "linear", "--out", "m")
+    for command in (merge, ("evaluate", "math-01", "--task", "math"), ("demo", "--preset", "tiny", "--out", "d")):
+        _fails(world, *command, "--device", "nosuch", names=("'nosuch'", "cpu"))
+        _fails(world, *command, "--device", "meta", names=("'meta'", "cpu"))
+    assert not Path("d").exists()
+
+
+def test_a_checkpoint_that_is_a_link_to_itself(world: World) -> None:
+    folder = world.checkpoint("math-02")
+    shutil.rmtree(folder)
+    folder.symlink_to(folder)
+    _fails(world, "merge", "code-01", "math-02", "-o", "linear", "--out", "m", names=("math-02", "does not exist"))
 
 
 def test_debug_shows_where_it_came_from(world: World) -> None:

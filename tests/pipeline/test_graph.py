@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 from pipeline_world import World
 
-from simmerge_core.tables import MERGE_LABELS, MERGE_OUTCOMES, PAIRWISE_FEATURES, TABLES
+from simmerge_core.tables import MERGE_LABELS, MERGE_OUTCOMES, PAIRWISE_FEATURES, PLAN_LABELS, TABLES
+from simmerge_pipeline.contents import fingerprints
+from simmerge_pipeline.label_requests import designed_plans, further_plans
 from simmerge_pipeline.materialize import Summary
 from simmerge_pipeline.ownership import owned_others
 
@@ -86,6 +88,24 @@ def test_the_report_and_its_pictures_are_files_and_metadata(finished: tuple[Worl
     pictures = [str(event.metadata["similarity"].value) for event in events if "similarity" in event.metadata]
     assert len(pictures) == 1  # one per run, not one per partition
     assert "base64" in pictures[0]
+
+
+def test_plans_are_scored_on_the_tasks_of_all_their_checkpoints(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    catalog, root = world.catalog, world.root
+    report = json.loads((world.data / "report" / "report.json").read_text())
+    figures = report["extended"]["plans"]["3"]
+    assert {"simmerge", "expert_last_best_fixed", "random_order", "oracle"} <= set(figures)
+    assert figures["rows"] > 0
+    assert figures["without_needed_plans"] == 0
+    designed = {
+        task: len(designed_plans(catalog, root, fingerprints(root, catalog), task)) for task in catalog.task_ids
+    }
+    assert report["plans"]["3"]["configurations"] == catalog.labels.multiway[3] * len(catalog.task_ids)
+    for task in catalog.task_ids:
+        assert further_plans(catalog, root, fingerprints(root, catalog), task) == []
+        executed = root.read(PLAN_LABELS, task=task).select("order", "actions").unique().height
+        assert executed > designed[task]
 
 
 def test_the_merged_folder_is_compared_with_its_rivals(finished: tuple[World, Summary]) -> None:

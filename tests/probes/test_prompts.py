@@ -26,6 +26,8 @@ def test_reads_prompts_and_ignores_labels(tmp_path: Path) -> None:
         ('{"prompt": "a"}\n{"prompt"', "line 2 is not JSON"),
         ('{"question": "a"}', "line 1 has no text under `prompt`"),
         ("[1]", "line 1 has no text under `prompt`"),
+        ('{"prompt": ' + "9" * 5000 + "}", "line 1 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
         ('{"prompt": 3}', "line 1 has no text under `prompt`"),
         ('{"prompt": "  "}', "line 1 has an empty prompt"),
     ],
@@ -48,3 +50,10 @@ def test_key_depends_on_used_prompts_and_settings() -> None:
     key = probe_key(["a", "b"], settings)
     assert key == probe_key(["a", "b", "never used"], settings)
     assert len({key, probe_key(["b", "a"], settings), probe_key(["a", "b"], ProbeSettings(count=2, top_logits=4))}) == 3
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "probes.jsonl"
+    file.write_bytes(b'{"prompt": "\xff"}\n')
+    with pytest.raises(ProbeError, match=r"probes\.jsonl is not UTF-8"):
+        read_prompts(file)

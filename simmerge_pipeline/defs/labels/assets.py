@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from simmerge_core.labels import label_pairs, label_plans, score_standalone
+from simmerge_core.labels.pairs import DESIGN_SCHEMA
 from simmerge_core.tables import MERGE_LABELS, PAIRWISE_FEATURES, PLAN_LABELS, STANDALONE_SCORES
 from simmerge_pipeline import checks
 from simmerge_pipeline.actions import labelled_actions
@@ -20,6 +21,7 @@ from simmerge_pipeline.label_requests import (
     designed_plans,
     further_plans,
     kept_rows,
+    refuse_unsound_tasks,
     scores_per_merge,
     scoring,
 )
@@ -55,6 +57,7 @@ def standalone_scores(
         for cell in run.cells:
             with run.attempt(cell.key):
                 fingerprint_of(prints, cell.checkpoint)
+        refuse_unsound_tasks(run, declared, run.keys_of_task)
         good = [cell for cell in run.cells if cell.key not in run.failed]
         tasks = list(dict.fromkeys(cell.task for cell in good))
         scores, failures = kept_rows(
@@ -99,9 +102,11 @@ def merge_labels(
     for cell in run.cells:
         with run.attempt(cell.key):
             require_partition(root, PAIRWISE_FEATURES, checkpoint=cell.checkpoint, task=cell.task)
+    refuse_unsound_tasks(run, declared, run.keys_of_task)
     designed = designed_by_owner(declared, prints, held, [cell for cell in run.cells if cell.key not in run.failed])
     with run.attempt(*designed):
-        rows = pl.concat(designed.values()).unique(["a", "b", "task"], maintain_order=True)
+        rows = pl.concat([pl.DataFrame(schema=DESIGN_SCHEMA), *designed.values()])
+        rows = rows.unique(["a", "b", "task"], maintain_order=True)
         options = scoring(root, prints, compute, run.progress)
         labels, failures = kept_rows(lambda: label_pairs(rows, actions, declared, **options))
         for key, wanted in designed.items():
@@ -135,18 +140,21 @@ def merge_labels(
 def plan_labels(
     context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource, compute: ComputeResource
 ) -> Iterator[Any]:
-    """The utility of one executed plan of three or four checkpoints, on the multi-way configurations of the task.
+    """The utility of one executed plan of three or four checkpoints on the task.
 
-    First the designed plans, then those that the selector and the baselines choose and that are not among them.
+    First the designed plans of the task's configurations, then those that the selectors and the baselines choose and
+    that are not among them: of its own configurations, and of all that hold a checkpoint of its domain.
     """
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
     prints = fingerprints(root, declared)
+    refuse_unsound_tasks(run, declared, {task: [task] for task in run.keys})
     with run.attempt(*run.keys):
+        sound = [task for task in run.keys if task not in run.failed]
         for stage, plans_of in enumerate((designed_plans, further_plans)):
-            wanted = [(plan, task) for task in run.keys for plan in plans_of(declared, root, prints, task)]
+            wanted = [(plan, task) for task in sound for plan in plans_of(declared, root, prints, task)]
             options = scoring(root, prints, compute, run.piece(stage, 2))
             rows, failures = kept_rows(partial(label_plans, wanted, declared, **options))
-            for task in run.keys:
+            for task in sound:
                 with run.attempt(task):
                     part = rows.filter(pl.col("task") == task)
                     if stage:

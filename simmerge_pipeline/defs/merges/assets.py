@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from simmerge_core.evaluation import check_task
 from simmerge_core.tables import MERGE_OUTCOMES, MERGE_PLANS
 from simmerge_pipeline import checks
 from simmerge_pipeline.asset_options import ACCELERATOR, AFTER_INPUTS, ONE_RUN, OWNERS, WHEN_INPUTS_EXIST
@@ -141,6 +142,8 @@ def merge_outcomes(
     for number, id in enumerate(run.keys):
         with run.attempt(id):
             request, ranked = declared.merge_request(id), root.read(MERGE_PLANS, merge_request=id)
+            for task in request.targets:
+                check_task(declared.task(task))
             models = rivals(declared, root, request, ranked, prints)
             wanted = [(model.plan, task) for model in models for task in request.targets]
             options = scoring(root, prints, compute, run.piece(number, len(run.keys)))
