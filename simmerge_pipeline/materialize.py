@@ -22,6 +22,7 @@ import dagster as dg
 from simmerge_core.catalog import Catalog, load_catalog
 from simmerge_core.devices import check_device
 from simmerge_core.errors import SimMergeError, TableError
+from simmerge_core.labels import kept_workers
 from simmerge_core.tables import DataRoot
 from simmerge_pipeline.event_log import persistent_instance
 from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, MERGE_REQUEST, TASK, cell
@@ -137,7 +138,7 @@ def materialize_all(
 
     graph = dg.Definitions(assets=defs().assets, resources=resources)
     job = graph.resolve_implicit_global_asset_job_def()
-    with _instance(instance, dagster_home) as persistent:
+    with _instance(instance, dagster_home) as persistent, kept_workers():
         driver = _Driver(job, persistent, declared, data.root)
         driver.close_interrupted_runs()
         driver.register_partitions()

@@ -131,7 +131,7 @@ class LabelDesign(_Entry):
 
     expert_auxiliary: float = Field(default=1.0, ge=0, le=1, description="share of cross-domain pairs that is labelled")
     auxiliary_auxiliary: float = Field(
-        default=0.15, ge=0, le=1, description="share scored on a third task, of neither's domain"
+        default=0.1, ge=0, le=1, description="share scored on a third task, of neither's domain"
     )
     test_share: float = Field(default=0.2, gt=0, lt=1)
     validation_share: float = Field(default=0.15, gt=0, lt=1)

@@ -111,7 +111,7 @@ PRESETS: dict[str, DemoPreset] = {
         merge_sizes=(("math", 2), ("instruct", 3), ("code", 3)),
         skills=(("math", ("largest",)), ("code", ("length", "truth")), ("instruct", ("upper", "ends"))),
     ),
-    # Labels are most of the time: 100 items a set keep the whole demo within a quarter of an hour on two cores.
-    "demo": _five_domains("demo", experts_per_domain=5, items=100),
+    # Labels are most of the time: 80 items a set keep the whole demo near a quarter of an hour on two cores.
+    "demo": _five_domains("demo", experts_per_domain=5, items=80),
     "full": _five_domains("full", experts_per_domain=7, items=200),
 }

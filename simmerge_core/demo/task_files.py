@@ -59,8 +59,9 @@ def write_tasks(out_dir: Path, preset: DemoPreset, *, seed: int) -> None:
         definition = {
             "task": benchmark_name(domain),
             "dataset_path": "json",
-            # lm-eval resolves data files against the working directory, not against this file: absolute paths.
-            "dataset_kwargs": {"data_files": {"test": [str((folder / f"{n}.jsonl").resolve()) for n in ("A", "B")]}},
+            # From this file's folder, so that a copied or moved catalog scores its own items; lm-eval's own command
+            # line takes such paths from the working folder: run it there.
+            "dataset_kwargs": {"data_files": {"test": [f"../{domain}/{n}.jsonl" for n in ("A", "B")]}},
             "test_split": "test",
             "output_type": "loglikelihood",
             "doc_to_text": "prompt",

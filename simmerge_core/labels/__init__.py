@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from simmerge_core.labels.mirror import mirrored
     from simmerge_core.labels.multiway import design_plans, designed_configurations
     from simmerge_core.labels.pairs import design, kind_of, shares_of, split_of
+    from simmerge_core.labels.pool import kept_workers
     from simmerge_core.labels.scoring import label_pairs, label_plans, score_plans, score_standalone
 
 _HOMES = {
@@ -17,6 +18,7 @@ _HOMES = {
     "design": "pairs",
     "design_plans": "multiway",
     "designed_configurations": "multiway",
+    "kept_workers": "pool",
     "kind_of": "pairs",
     "label_pairs": "scoring",
     "label_plans": "scoring",
@@ -33,6 +35,7 @@ __all__ = [
     "design",
     "design_plans",
     "designed_configurations",
+    "kept_workers",
     "kind_of",
     "label_pairs",
     "label_plans",

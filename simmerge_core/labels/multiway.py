@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from simmerge_core.catalog import Catalog
 
 _ALL_SEQUENCES_UP_TO = 3
-_DRAWN_PLANS = 36
+_DRAWN_PLANS = 12
 
 
 def design_plans(catalog: Catalog, known: Iterable[str], task: str) -> list[Plan]:
@@ -24,7 +24,7 @@ def design_plans(catalog: Catalog, known: Iterable[str], task: str) -> list[Plan
     A configuration is one expert of the task and k - 1 checkpoints of other domains, no two of one (§3.2); as many as
     ``labels.multiway`` says for each k are taken, those without training pairs first. With three checkpoints every
     order is executed under every sequence of the paper's actions. With more, every order under one action throughout,
-    and 36 others with the lowest hashes: all would be 12 · 27 for k = 4.
+    and 12 others with the lowest hashes: all would be 12 · 27 for k = 4.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -45,11 +46,12 @@ def answers(jobs: Sequence[Job], setting: Setting, *, workers: int) -> Iterator[
     ready: queue.SimpleQueue[Answer | EvaluationError] = queue.SimpleQueue()
     for group in groups:
         waiting.put(group)
-    processes = [_Process(setting) for _ in range(workers)]
+    processes = [_taken(setting) for _ in range(workers)]
     threads = [
         threading.Thread(target=_serve, args=(process, waiting, ready), name=f"labels-{i}", daemon=True)
         for i, process in enumerate(processes)
     ]
+    complete = False
     try:
         for thread in threads:
             thread.start()
@@ -58,13 +60,57 @@ def answers(jobs: Sequence[Job], setting: Setting, *, workers: int) -> Iterator[
             if isinstance(answer, EvaluationError):
                 raise answer
             yield answer
+        complete = True
     finally:
         while not waiting.empty():
             waiting.get_nowait()
         for process in processes:
-            process.stop()
+            if not (complete and _given_back(process)):
+                process.stop()
         for thread in threads:
             thread.join(timeout=10)
+
+
+_kept: list[_Process] | None = None  # idle processes, within `kept_workers`
+_kept_lock = threading.Lock()
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Within this context, processes that are done wait for the next call instead of ending.
+
+    Starting one takes longer than scoring a hundred small models: most of it is the import of lm-eval. A process that
+    is used again forgets everything that it knew but its imports. Contexts may be nested: the outermost one counts.
+    """
+    global _kept  # noqa: PLW0603 - the processes belong to this process as a whole, as its imports do
+    with _kept_lock:
+        outermost = _kept is None
+        _kept = [] if _kept is None else _kept
+    try:
+        yield
+    finally:
+        if outermost:
+            with _kept_lock:
+                idle, _kept = _kept or [], None
+            for process in idle:
+                process.stop()
+
+
+def _taken(setting: Setting) -> _Process:
+    with _kept_lock:
+        process = _kept.pop() if _kept else None
+    if process is None:
+        return _Process(setting)
+    process.use(setting)
+    return process
+
+
+def _given_back(process: _Process) -> bool:
+    with _kept_lock:
+        if _kept is None:
+            return False
+        _kept.append(process)
+        return True
 
 
 def _serve(
@@ -101,19 +147,25 @@ class _Process:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
+        self._told = False
         self._child: subprocess.Popen[str] | None = None
         self._log: IO[bytes] | None = None
         self._lock = threading.Lock()
         self.stopped = False
         self.has_answered = False
 
+    def use(self, setting: Setting) -> None:
+        """Tell a process that is used again what holds now, and have it forget the weights it has read."""
+        self._setting, self._told, self.has_answered = setting, False, False
+
     def ask(self, job: Job) -> Answer:
-        child, fresh = self._started()
+        child = self._started()
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            if fresh:  # may fail too: the child can be gone before it has read what it needs to know
+            if not self._told:  # may fail too: the child can be gone before it has read what it needs to know
                 child.stdin.write(self._setting.to_json() + "\n")
+                self._told = True
             child.stdin.write(json.dumps(asdict(job)) + "\n")
             child.stdin.flush()
             line = child.stdout.readline()
@@ -135,13 +187,12 @@ class _Process:
             if self._log is not None:
                 self._log.close()
 
-    def _started(self) -> tuple[subprocess.Popen[str], bool]:
-        """The child, and whether it was started just now."""
+    def _started(self) -> subprocess.Popen[str]:
         with self._lock:
             if self.stopped:
                 raise _Ended("stopped")
-            fresh = self._child is None
             if self._child is None:
+                self._told = False
                 if self._log is not None:
                     self._log.close()
                 self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process is
@@ -154,7 +205,7 @@ class _Process:
                     encoding="utf-8",
                     env=_environment(),
                 )
-            return self._child, fresh
+            return self._child
 
     def _last_words(self, child: subprocess.Popen[str]) -> str:
         child.kill()

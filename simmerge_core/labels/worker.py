@@ -23,9 +23,10 @@ def main() -> None:
     bench: Bench | None = None
     for line in sys.stdin:
         message = json.loads(line)
-        if bench is None:
+        if "folders" in message:  # a setting: the first line, and again whenever the process is used anew
             bench = Bench(Setting(**message))
             continue
+        assert bench is not None
         job = Job(message["number"], tuple(message["checkpoints"]), tuple(message["actions"]), tuple(message["tasks"]))
         answers.write(json.dumps(asdict(bench.answer(job))) + "\n")
 

@@ -209,9 +209,10 @@ def test_every_file_the_catalog_names_exists(tiny_catalog: Path) -> None:
         probes = [json.loads(line) for line in (root / task["probes"]).read_text().splitlines()]
         assert [set(row) for row in probes] == [{"prompt"}] * PRESETS["tiny"].probes
         (benchmark,) = task["benchmarks"]
-        definition = yaml.safe_load((root / benchmark["include_path"] / f"{benchmark['name']}.yaml").read_text())
+        folder = root / benchmark["include_path"]
+        definition = yaml.safe_load((folder / f"{benchmark['name']}.yaml").read_text())
         files = definition["dataset_kwargs"]["data_files"]["test"]
-        rows = [json.loads(line) for path in files for line in Path(path).read_text().splitlines()]
+        rows = [json.loads(line) for path in files for line in (folder / path).read_text().splitlines()]
         assert len(rows) == benchmark["documents"]
         assert all(row["answer"].endswith(END_TEXT) for row in rows)
         prompts = {row["prompt"] for row in rows} | {row["prompt"] for row in probes}

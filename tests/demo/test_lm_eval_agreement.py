@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,9 @@ def scored(tiny_catalog: Path):  # type: ignore[no-untyped-def]
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     language_model = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=128)
     manager = TaskManager(include_path=str(root / "tasks" / "lm_eval"), include_defaults=False)
-    tasks = manager.load(["simmerge_demo_instruct"])
-    results = evaluate(language_model, tasks, bootstrap_iters=0, log_samples=True)
+    with contextlib.chdir(root / "tasks" / "lm_eval"):  # where lm-eval takes the definitions' paths from
+        tasks = manager.load(["simmerge_demo_instruct"])
+        results = evaluate(language_model, tasks, bootstrap_iters=0, log_samples=True)
     samples = sorted(results["samples"]["simmerge_demo_instruct"], key=lambda sample: sample["doc_id"])
     items = [item for name in ("A", "B") for item in read_items(root / "tasks" / "instruct" / f"{name}.jsonl")]
     return language_model, items, samples

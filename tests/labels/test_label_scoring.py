@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,9 +298,11 @@ def echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Non
         script.write_text(
             "import json, os, sys, pathlib\n"
             "here = pathlib.Path(__file__).parent\n"
-            "sys.stdin.readline()\n"
             "for line in sys.stdin:\n"
             "    job = json.loads(line)\n"
+            "    if 'folders' in job:\n"
+            "        (here / f'told-{os.getpid()}').open('a').write(job['dtype'] + ' ')\n"
+            "        continue\n"
             "    number = job['number']\n"
             f"{body}"
             "    print(json.dumps({'number': number, 'scores': {}}), flush=True)\n"
@@ -357,3 +360,29 @@ def test_leaving_early_ends_the_processes(echo: Callable[[str], None], tmp_path:
         time.sleep(0.02)
     assert pids
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_kept_processes_are_used_again_told_anew_and_end_with_the_context(
+    echo: Callable[[str], None], tmp_path: Path
+) -> None:
+    echo("    import time; time.sleep(0.02)\n")
+    other = replace(SETTING, dtype="bfloat16")
+    with pool.kept_workers():
+        for setting in (SETTING, other):
+            with pool.kept_workers():  # an inner one changes nothing
+                done = [answer.number for answer in pool.answers(JOBS, setting, workers=2)]
+            assert sorted(done) == list(range(8))
+        told = {int(path.name.removeprefix("told-")): path.read_text().split() for path in tmp_path.glob("told-*")}
+        assert len(told) == 2
+        assert all(dtypes == ["float32", "bfloat16"] for dtypes in told.values())
+        assert all(Path(f"/proc/{pid}").exists() for pid in told)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in told)
+
+
+def test_processes_that_were_left_early_are_not_kept(echo: Callable[[str], None], tmp_path: Path) -> None:
+    echo("    import time; time.sleep(0.02)\n")
+    with pool.kept_workers():
+        running = pool.answers(JOBS, SETTING, workers=2)
+        next(running)
+        running.close()
+        assert sorted(a.number for a in pool.answers(JOBS, SETTING, workers=2)) == list(range(8))
