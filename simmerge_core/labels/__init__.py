@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simmerge_core.labels.failures import Failure, LabelFailures
-    from simmerge_core.labels.mirror import mirrored
     from simmerge_core.labels.multiway import design_plans, designed_configurations
     from simmerge_core.labels.pairs import design, kind_of, shares_of, split_of
     from simmerge_core.labels.pool import kept_workers
@@ -22,7 +21,6 @@ _HOMES = {
     "kind_of": "pairs",
     "label_pairs": "scoring",
     "label_plans": "scoring",
-    "mirrored": "mirror",
     "score_plans": "scoring",
     "score_standalone": "scoring",
     "shares_of": "pairs",
@@ -39,7 +37,6 @@ __all__ = [
     "kind_of",
     "label_pairs",
     "label_plans",
-    "mirrored",
     "score_plans",
     "score_standalone",
     "shares_of",
