@@ -33,9 +33,9 @@ _INCOMPLETE = 1
 
 
 def run(
-    full: Annotated[bool, typer.Option("--full", help="35 experts in place of 25; takes longer.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="30 experts, more items and actions; longer.")] = False,
     preset: Annotated[
-        str | None, typer.Option("--preset", metavar="NAME", help="tiny, demo or full; demo if not given.")
+        str | None, typer.Option("--preset", metavar="NAME", help="tiny, demo, full or larger; demo if not given.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the catalog is trained.")] = Path("demo"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of items, weights and training.")] = 0,

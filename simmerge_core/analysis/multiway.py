@@ -12,6 +12,7 @@ import polars as pl
 
 from simmerge_core import metrics
 from simmerge_core.analysis.bootstrap import DRAWS, cluster_weights, interval, weighted_mean
+from simmerge_core.analysis.gaps import Gaps
 from simmerge_core.analysis.pairwise import method_name, task_row
 from simmerge_core.analysis.protocol import TRAINING_SPLITS, Direction, tied_best
 from simmerge_core.analysis.scores import Standalone, task_scores
@@ -297,21 +298,54 @@ def summarise(
         own expert, and of the others on it. The pool of executed plans is then what the methods picked, so that
         ``random_plan`` and ``mean_rank_share``, which want all plans, are left out.
     """
+    rows = outcomes(found, choosers, best_fixed=best_fixed, actions=actions, alone=alone)
     report: dict[str, Any] = {}
     for k in sorted({configuration.k for configuration in found}):
         of_k = [configuration for configuration in found if configuration.k == k]
-        rows = [
-            row
-            for direction, chooser in choosers.items()
-            for configuration in of_k
-            if (row := _row(configuration, chooser, direction, best_fixed[direction], actions, alone)) is not None
-        ]
-        report[str(k)] = _figures(of_k, rows, list(choosers), actions, splits, min_gap, draws, seed)
+        here = [row for row in rows if row.configuration.k == k]
+        report[str(k)] = _figures(of_k, here, list(choosers), actions, splits, min_gap, draws, seed)
     return report
 
 
+def outcomes(
+    found: Sequence[Configuration],
+    choosers: Mapping[Direction, Chooser],
+    *,
+    best_fixed: Mapping[Direction, str],
+    actions: Sequence[str],
+    alone: Standalone,
+) -> list[PlanOutcome]:
+    """What every method's plan is worth, per direction and configuration; arguments as in `summarise`.
+
+    A configuration is left out of a direction where a plan that is asked for was not executed.
+    """
+    return [
+        row
+        for direction, chooser in choosers.items()
+        for configuration in found
+        if (row := _row(configuration, chooser, direction, best_fixed[direction], actions, alone)) is not None
+    ]
+
+
 @dataclass(frozen=True, slots=True)
-class _Row:
+class PlanOutcome:
+    """One configuration in one direction.
+
+    Attributes
+    ----------
+    utility
+        Per method, on the scored items.
+    expert, auxiliary
+        References of GapClosed.
+    rank_share
+        Share of the executed plans that are worse than the chosen one, ties by half.
+    pool
+        Number of executed plans.
+    plan, predicted
+        The selector's plan and what it predicted for it.
+    """
+
+    direction: Direction
     configuration: Configuration
     utility: dict[str, float]
     expert: float
@@ -329,7 +363,7 @@ def _row(
     best_fixed: str,
     actions: Sequence[str],
     alone: Standalone,
-) -> _Row | None:
+) -> PlanOutcome | None:
     """Every method's utility on one configuration, or None where a plan that is asked for was not executed."""
     table = configuration.utilities
     seen, scored = direction.chosen_on, direction.scored_on
@@ -361,7 +395,8 @@ def _row(
     utility |= {"parent_expert": expert, "parent_auxiliary": auxiliary}
     value = utility["simmerge"]
     assert value is not None
-    return _Row(
+    return PlanOutcome(
+        direction,
         configuration,
         {name: u for name, u in utility.items() if u is not None},
         expert,
@@ -394,7 +429,7 @@ def _references(configuration: Configuration, alone: Standalone, item_set: str) 
 
 def _figures(
     of_k: Sequence[Configuration],
-    rows: Sequence[_Row],
+    rows: Sequence[PlanOutcome],
     along: Sequence[Direction],
     actions: Sequence[str],
     splits: Mapping[tuple[str, str], str],
@@ -442,6 +477,12 @@ def _figures(
     figures["gain_over_expert_last_best_fixed"] = {
         name: interval(weighted_mean(utility[name] - utility["expert_last_best_fixed"]), weights).as_dict()
         for name in ("simmerge", "random_order", "oracle")
+    }
+    gaps = Gaps(tasks[:, None], expert[:, None], auxiliary[:, None], min_gap)
+    mine = utility["simmerge"][:, None]
+    figures["gap_intervals"] = {n: interval(gaps.macro(v[:, None]), weights).as_dict() for n, v in utility.items()}
+    figures["points_over"] = {
+        n: interval(gaps.points(mine, v[:, None]), weights).as_dict() for n, v in utility.items() if n != "simmerge"
     }
     figures["gain_over_random_order"] = interval(
         weighted_mean(utility["simmerge"] - utility["random_order"]), weights

@@ -36,7 +36,12 @@ class Predictor(Protocol):
 
 
 def predict_units(predictor: Predictor, features: pl.DataFrame, units: Units) -> np.ndarray:
-    """Predicted utility of each unit's actions, mean over its parts, (n, m) float64.
+    """Predicted utility of each unit's actions, mean over its parts, (n, m) float64; the rest as `predict_parts`."""
+    return predict_parts(predictor, features, units).mean(axis=1)
+
+
+def predict_parts(predictor: Predictor, features: pl.DataFrame, units: Units) -> np.ndarray:
+    """Predicted utility of each unit's actions on each of its parts, (n, p, m) float64.
 
     Both orientations of a pair describe the same merge (the action mirrored), so their predictions are averaged: a
     choice does not depend on which checkpoint was named first.
@@ -60,7 +65,7 @@ def predict_units(predictor: Predictor, features: pl.DataFrame, units: Units) ->
         )
     forward = [known[action] for action in units.actions]
     turned = [str(parse_action(action).mirrored()) for action in units.actions]
-    total = np.zeros((len(units), len(units.actions)))
+    parts = np.empty((len(units), units.tasks.shape[1], len(units.actions)))
     for part in range(units.tasks.shape[1]):
         ahead = _rows(predictor, features, units.a, units.b, units.tasks[:, part])[:, forward]
         swapped = np.full_like(ahead, np.nan)
@@ -74,8 +79,8 @@ def predict_units(predictor: Predictor, features: pl.DataFrame, units: Units) ->
                 f"There are no features of the pair {units.a[row]}, {units.b[row]} on task {units.tasks[row, part]}: "
                 "materialize pairwise_features for it."
             )
-        total += (np.nan_to_num(ahead) + np.nan_to_num(swapped)) / found
-    return total / units.tasks.shape[1]
+        parts[:, part] = (np.nan_to_num(ahead) + np.nan_to_num(swapped)) / found
+    return parts
 
 
 def _rows(predictor: Predictor, features: pl.DataFrame, a: np.ndarray, b: np.ndarray, task: np.ndarray) -> np.ndarray:

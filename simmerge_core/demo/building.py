@@ -87,7 +87,8 @@ def build(
     out_dir
         Folder to create or to complete.
     preset
-        "tiny" (6 experts, seconds, for tests), "demo" (25 experts) or "full" (35 experts).
+        "tiny" (6 experts, seconds, for tests), "demo" (25 experts) or "full" (30 experts) or "larger" (20
+        experts of six times the parameters).
     seed
         Determines every byte of the result, on machines of one kind.
     workers

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from simmerge_core.demo.domains import DOMAINS
 
@@ -65,6 +66,8 @@ class DemoPreset:
     prompt_weight: float = 0.1
     merge_sizes: tuple[tuple[str, int], ...] = ()  # (target task, k) of the example merge requests
     skills: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (domain, its sub-skills) where not all of them are used
+    labels: tuple[tuple[str, Any], ...] = ()  # settings of `catalog.LabelDesign` that differ from its defaults
+    action_sets: tuple[tuple[str, tuple[str, ...]], ...] = ()  # named sets beyond ``paper`` and ``extended``
 
     def skills_of(self, domain: str) -> tuple[str, ...]:
         """Sub-skills of a domain that this preset uses."""
@@ -92,6 +95,20 @@ def _five_domains(name: str, *, experts_per_domain: int, items: int) -> DemoPres
     )
 
 
+# What the experiments choose among when they ask which few actions carry the headroom (ARCHITECTURE.md, "Actions").
+WIDE_ACTIONS = (
+    *("linear@0.5", "linear@0.3", "linear@0.7"),
+    *("slerp@0.5", "slerp@0.3", "slerp@0.7"),
+    "ties@0.5",
+    *(f"task_arithmetic@0.5,lam={lam}" for lam in (0.2, 0.45)),
+    *("task_arithmetic@0.5", "task_arithmetic@0.3", "task_arithmetic@0.7"),
+    *(f"norm_balanced@0.5,weight={weight}" for weight in (0.5, 0.9)),
+    *("norm_balanced@0.5", "norm_balanced@0.3", "norm_balanced@0.7"),
+    *(f"rescaled_arithmetic@0.5,lam={lam}" for lam in (0.3, 0.6)),
+    *("rescaled_arithmetic@0.5", "rescaled_arithmetic@0.3", "rescaled_arithmetic@0.7"),
+    *("ties_task_vector@0.5", "dare@0.5", "breadcrumbs@0.5", "model_stock@0.5"),
+)
+
 PRESETS: dict[str, DemoPreset] = {
     # Sub-skills that a model of 40 thousand parameters learns within seconds, so that experts really are experts.
     "tiny": DemoPreset(
@@ -113,5 +130,21 @@ PRESETS: dict[str, DemoPreset] = {
     ),
     # Labels are most of the time: 80 items a set keep the whole demo near a quarter of an hour on two cores.
     "demo": _five_domains("demo", experts_per_domain=5, items=80),
-    "full": _five_domains("full", experts_per_domain=7, items=200),
+    # As many configurations as the paper's comparison needs (§3.2): 110 of three checkpoints, 65 of four.
+    "full": replace(
+        _five_domains("full", experts_per_domain=6, items=200),
+        labels=(("auxiliary_auxiliary", 0.15), ("multiway", {3: 22, 4: 13})),
+        action_sets=(("wide", WIDE_ACTIONS),),
+    ),
+    # The same recipe at six times the parameters: what a selector of the small catalog is transferred to (§4.4). A wider
+    # model learns more per step and bears smaller rates.
+    "larger": replace(
+        _five_domains("larger", experts_per_domain=4, items=120),
+        architecture=Architecture(hidden=128, layers=6, heads=4, mlp=384),
+        base_steps=1000,
+        base_rate=2e-3,
+        expert_steps=(80, 140, 200),
+        expert_rates=(1.3e-3, 2.6e-3, 4e-3, 6e-3),
+        labels=(("multiway", {3: 8, 4: 0}),),
+    ),
 }

@@ -76,7 +76,7 @@ def write_tasks(out_dir: Path, preset: DemoPreset, *, seed: int) -> None:
 def write_catalog(out_dir: Path, preset: DemoPreset, checkpoints: Iterable[tuple[str, str]]) -> Path:
     """Write catalog.yaml for the given (id, domain) checkpoints; return its path."""
     items = preset.items
-    catalog = {
+    catalog: dict[str, Any] = {
         "version": 1,
         "base": {"id": "base", "path": "checkpoints/base"},
         "checkpoints": [{"id": name, "path": f"checkpoints/{name}", "domain": domain} for name, domain in checkpoints],
@@ -102,6 +102,10 @@ def write_catalog(out_dir: Path, preset: DemoPreset, checkpoints: Iterable[tuple
             if k <= len(preset.domains)  # a plan holds at most one checkpoint of each domain
         ],
     }
+    if preset.action_sets:
+        catalog["action_sets"] = {name: list(actions) for name, actions in preset.action_sets}
+    if preset.labels:
+        catalog["labels"] = dict(preset.labels)
     path = out_dir / "catalog.yaml"
     _write_if_changed(path, _yaml(catalog))
     return path

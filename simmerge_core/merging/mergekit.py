@@ -67,9 +67,9 @@ def _method(step: Step, a: str, b: str, base: str | None) -> dict[str, Any]:
     if step.operator.mergekit == "slerp":
         return {"base_model": a, "models": [{"model": a}, {"model": b}], "parameters": {"t": alpha}}
     # Without normalisation a method's weights are plain factors of the task vectors.
-    scale = 2.0 * params["lam"] if step.operator.mergekit in ("task_arithmetic", "dare_linear") else 1.0
+    scale = 2.0 * params["lam"] if step.operator.mergekit in ("task_arithmetic", "dare_linear", "breadcrumbs") else 1.0
     weights = {a: scale * (1.0 - alpha), b: scale * alpha}
-    density = {"density": params["density"]} if "density" in params else {}
+    density = {name: params[name] for name in ("density", "gamma") if name in params}
     body: dict[str, Any] = {"base_model": base} if step.operator.needs_base else {}
     body["models"] = [{"model": m, "parameters": {"weight": round(w, 12), **density}} for m, w in weights.items()]
     if step.operator.needs_base:

@@ -15,7 +15,10 @@ from simmerge_core.operators import OPERATORS, check_action, parse_action
 from simmerge_core.operators.operator import BLOCK
 from simmerge_core.operators.rules import dare, ties_task_vector
 
-NAMES = ("linear", "slerp", "ties", "ties_task_vector", "task_arithmetic", "norm_balanced", "dare")
+NAMES = (
+    *("linear", "slerp", "ties", "ties_task_vector", "task_arithmetic", "norm_balanced", "dare"),
+    *("breadcrumbs", "model_stock", "rescaled_arithmetic"),
+)
 alphas = st.floats(0.0, 1.0, width=32)
 sizes = st.integers(1, 400)
 seeds = st.integers(0, 2**31)
@@ -350,7 +353,7 @@ def test_what_cannot_be_applied_is_refused_by_name() -> None:
         OPERATORS["linear"](a, a, tau=0.1)
     with pytest.raises(OperatorError, match=r"density = 2 lies outside \[0, 1\]"):
         check_action(parse_action("ties_task_vector@0.5,density=2"))
-    with pytest.raises(OperatorError, match=r"'mean' is unknown: choose one of dare, linear"):
+    with pytest.raises(OperatorError, match=r"'mean' is unknown: choose one of breadcrumbs, dare, linear"):
         check_action(parse_action("mean"))
     with pytest.raises(OperatorError, match=r"different shapes \[\[3\], \[4\]\]"):
         OPERATORS["linear"](a, torch.ones(4))

@@ -57,7 +57,8 @@ def test_full_record_holds_what_a_plain_forward_gives(model: Any, tokenizer: Any
             expected = plain["hidden"][layer] / np.sqrt(np.mean(plain["hidden"][layer] ** 2))
             np.testing.assert_allclose(record.hidden[layer, place.rows], expected, atol=2e-5)
             lower = plain["attention"][layer][:, np.tri(length, dtype=bool)]
-            np.testing.assert_allclose(record.attention[layer, :, place.packed], lower, atol=2e-6)
+            # Scores are float32, and kernels differ by processor.
+            np.testing.assert_allclose(record.attention[layer, :, place.packed], lower, atol=2e-5)
         entropies = -(np.exp(plain["logprobs"]) * plain["logprobs"]).sum(-1)
         nll = -np.mean([plain["logprobs"][j, plain["ids"][j + 1]] for j in range(length - 1)]) if length > 1 else 0.0
         assert record.nll[number].item() == pytest.approx(nll, abs=1e-5)

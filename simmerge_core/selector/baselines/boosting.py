@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 
 from simmerge_core.operators.actions import Action
+from simmerge_core.selector.baselines.preparation import prepared
 from simmerge_core.selector.block import FeatureBlock, block_of
 from simmerge_core.selector.config import SelectorConfig
 from simmerge_core.selector.mlp import Targets
 from simmerge_core.selector.prediction import Prediction
 from simmerge_core.selector.rows import TrainingRows
 from simmerge_core.selector.scaling import Scaler
-from simmerge_core.selector.splits import validation_mask
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,12 @@ class GradientBoosting:
     @classmethod
     def train(cls, rows: TrainingRows, *, seed: int = 0, config: SelectorConfig | None = None) -> GradientBoosting:
         """Number of trees chosen on the validation rows, trees from training and validation rows together."""
-        config = config or SelectorConfig()
-        known = rows.of_split("train", "validation")
-        names = config.feature_names()
-        block = block_of(known.features, names)
-        scaler = Scaler.fit(block, clip=config.clip, encode_task=config.encode_task)
-        targets = Targets.fit(known.utilities)
-        x = scaler(block)
-        held_out = validation_mask(known.meta)
-        level, difference = targets.encode(known.utilities)
+        p = prepared(rows, config)
         with _one_thread():
-            outputs = [_boosted(x, y, held_out, seed) for y in (level[:, 0], *difference.T)]
-        model = cls(rows.actions, names, scaler, targets, outputs[0], tuple(outputs[1:]), np.zeros(len(rows.actions)))
-        residual = (known.utilities - model.predict_block(block).utilities).std(axis=0)
-        return cls(rows.actions, names, scaler, targets, outputs[0], tuple(outputs[1:]), residual)
+            level, *difference = [_boosted(p.x, y, p.held_out, seed) for y in (p.level[:, 0], *p.difference.T)]
+        model = cls(rows.actions, p.names, p.scaler, p.targets, level, tuple(difference), np.zeros(len(rows.actions)))
+        residual = (p.utilities - model.predict_block(p.block).utilities).std(axis=0)
+        return cls(rows.actions, p.names, p.scaler, p.targets, level, tuple(difference), residual)
 
     def predict(self, features: pl.DataFrame) -> Prediction:
         """Predict for the rows of a `pairwise_features` frame with `task`."""

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 
 from simmerge_core.operators.actions import Action
+from simmerge_core.selector.baselines.preparation import prepared
 from simmerge_core.selector.block import FeatureBlock, block_of
 from simmerge_core.selector.config import SelectorConfig
 from simmerge_core.selector.mlp import Targets
 from simmerge_core.selector.prediction import Prediction
 from simmerge_core.selector.rows import TrainingRows
 from simmerge_core.selector.scaling import Scaler
-from simmerge_core.selector.splits import validation_mask
 from simmerge_core.selector.threads import one_blas_thread
 
 _PENALTIES = tuple(10.0**e for e in np.arange(-1.0, 5.01, 0.5))
@@ -44,18 +44,12 @@ class Ridge:
     @classmethod
     def train(cls, rows: TrainingRows, *, seed: int = 0, config: SelectorConfig | None = None) -> Ridge:
         """Penalties chosen on the validation rows, coefficients from training and validation rows together."""
-        config = config or SelectorConfig()
-        known = rows.of_split("train", "validation")
-        names = config.feature_names()
-        block = block_of(known.features, names)
-        scaler = Scaler.fit(block, clip=config.clip, encode_task=config.encode_task)
-        targets = Targets.fit(known.utilities)
-        x = scaler(block)
-        held_out = validation_mask(known.meta)
+        p = prepared(rows, config)
         with one_blas_thread():
-            level, difference = (_tuned(x, y, held_out) for y in targets.encode(known.utilities))
-            fitted = targets.decode(x @ level, x @ difference)
-        return cls(rows.actions, names, scaler, targets, level, difference, (known.utilities - fitted).std(axis=0))
+            level, difference = (_tuned(p.x, y, p.held_out) for y in (p.level, p.difference))
+            fitted = p.targets.decode(p.x @ level, p.x @ difference)
+        residual = (p.utilities - fitted).std(axis=0)
+        return cls(rows.actions, p.names, p.scaler, p.targets, level, difference, residual)
 
     def predict(self, features: pl.DataFrame) -> Prediction:
         """Predict for the rows of a `pairwise_features` frame with `task`."""

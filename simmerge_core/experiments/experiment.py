@@ -1,0 +1,107 @@
+"""What an experiment is, and how experiments are run: in order, each once, results kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from simmerge_core.experiments.data import ExperimentData, Progress, silent
+from simmerge_core.experiments.result import Result, ResultStore
+from simmerge_core.files import hash_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogs:
+    """The full catalog, and the one of larger models where it was built."""
+
+    full: ExperimentData
+    larger: ExperimentData | None = None
+
+
+class Run(Protocol):
+    """Compute an experiment from the catalogs."""
+
+    def __call__(self, catalogs: Catalogs, progress: Progress) -> Result:
+        """Return its rows and figures."""
+        ...
+
+
+class Snippets(Protocol):
+    """Generated Markdown by name; docs/results.md shows them where its template says {{experiment:name}}."""
+
+    def __call__(self, result: Result) -> Mapping[str, str]:
+        """Return tables and numbers as Markdown."""
+        ...
+
+
+class Draw(Protocol):
+    """Figures by file name without suffix."""
+
+    def __call__(self, result: Result) -> Mapping[str, Figure]:
+        """Return Matplotlib figures."""
+        ...
+
+
+def _no_figures(result: Result) -> Mapping[str, Figure]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One question with its answer.
+
+    Attributes
+    ----------
+    name
+        Slug: its folder, and its name on the command line.
+    question
+        One line, for listings and progress.
+    version
+        Raised when the same tables would give other rows or figures.
+    needs_larger
+        Whether it is about the catalog of larger models.
+    """
+
+    name: str
+    question: str
+    run: Run
+    snippets: Snippets
+    draw: Draw = field(default=_no_figures)
+    version: int = 1
+    needs_larger: bool = False
+
+
+def run_all(
+    experiments: Sequence[Experiment], catalogs: Catalogs, store: ResultStore, *, progress: Progress = silent
+) -> dict[str, Result]:
+    """Every experiment's result, from the store where it rests on the same tables, protocol and version.
+
+    Those about larger models are left out where there is no such catalog.
+    """
+    wanted = [e for e in experiments if catalogs.larger is not None or not e.needs_larger]
+    results: dict[str, Result] = {}
+    for number, experiment in enumerate(wanted):
+
+        def tell(message: str, fraction: float, number: int = number, name: str = experiment.name) -> None:
+            progress(f"{name}: {message}" if message else name, (number + fraction) / len(wanted))
+
+        tell("", 0.0)
+        stamp = _stamp(experiment, catalogs)
+        found = store.read(experiment.name, stamp)
+        if found is None:
+            found = experiment.run(catalogs, tell)
+            store.write(experiment.name, stamp, found)
+        results[experiment.name] = found
+    progress("done", 1.0)
+    return results
+
+
+def _stamp(experiment: Experiment, catalogs: Catalogs) -> str:
+    larger = catalogs.larger.stamp if experiment.needs_larger and catalogs.larger is not None else ""
+    return hash_json(
+        {"name": experiment.name, "version": experiment.version, "full": catalogs.full.stamp, "larger": larger}
+    )

@@ -1,0 +1,122 @@
+"""The harder splits: experts that no model has seen, and a domain that no model has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from simmerge_core.analysis.protocol import Direction, Outcomes, evaluate, stacked
+from simmerge_core.analysis.units import Units
+from simmerge_core.errors import SelectionError
+from simmerge_core.experiments.comparison import SIMMERGE, outcome_figures, predictions, raw_rows, rivals_for
+from simmerge_core.experiments.data import ExperimentData, Progress, silent
+from simmerge_core.experiments.experiment import Catalogs
+from simmerge_core.experiments.pairs import TARGETS
+from simmerge_core.experiments.result import Result
+from simmerge_core.selector import TrainingRows, checkpoint_folds, checkpoint_split, task_split
+
+QUICK = ("ridge", "norm_ratio")
+"""Rivals that are trained again for every fold."""
+
+
+def run(catalogs: Catalogs, progress: Progress) -> Result:
+    """Both splits for both action sets."""
+    data = catalogs.full
+    figures: dict[str, Any] = {}
+    frames = []
+    jobs = [(name, kind) for name in TARGETS for kind in ("experts", "tasks")]
+    for number, (name, kind) in enumerate(jobs):
+        units = data.units(name, TARGETS[name])  # type: ignore[arg-type]
+
+        def tell(message: str, fraction: float, number: int = number, name: str = name, kind: str = kind) -> None:
+            progress(f"{name} actions, held-out {kind}: {message}", (number + fraction) / len(jobs))
+
+        section, raw = held_out(data, units, kind, tell)
+        figures.setdefault(name, {})[kind] = section
+        frames.append(raw.with_columns(pl.lit(name).alias("actions"), pl.lit(kind).alias("held_out")))
+    return Result(pl.concat(frames), figures)
+
+
+Fold = tuple[str, Units, Outcomes]
+"""What was held out, the units under that split, and the outcomes on them."""
+
+
+def held_out(
+    data: ExperimentData,
+    units: Units,
+    kind: str,
+    progress: Progress = silent,
+    *,
+    models: Sequence[str] = QUICK,
+    outcomes: tuple[Outcomes, list[Fold]] | None = None,
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Figures and rows over all folds of ``experts`` or ``tasks``; `outcomes` where they are known already."""
+    together, folds = outcomes or held_out_outcomes(data, units, kind, progress, models=models)
+    names = [SIMMERGE, *rivals_for(units.actions, models)]
+    raw = [raw_rows(u, o, data.along).with_columns(pl.lit(label).alias("fold")) for label, u, o in folds]
+    return outcome_figures(data, units, together, names) | {"folds": len(folds)}, pl.concat(raw)
+
+
+def held_out_outcomes(
+    data: ExperimentData, units: Units, kind: str, progress: Progress = silent, *, models: Sequence[str] = QUICK
+) -> tuple[Outcomes, list[Fold]]:
+    """Outcomes over all folds together and one by one.
+
+    In each fold every model and baseline learns without the held-out part and is scored on the pairs that touch it. A
+    pair of two held-out folds is scored in both. A target over both parents' tasks holds out every pair that has a
+    parent of the held-out domain.
+
+    Raises
+    ------
+    SelectionError
+        If no fold leaves pairs to train on.
+    """
+    choices = data.protocol.choices
+    rows = {d: data.rows(units.actions, d) for d in data.along}
+    first = next(iter(rows.values()))
+    names = [SIMMERGE, *rivals_for(units.actions, models)]
+    planned: list[tuple[str, np.ndarray, Callable[[TrainingRows], np.ndarray]]] = []
+    if kind == "experts":
+        for fold in checkpoint_folds(first.meta, data.protocol.splits.held_out_folds):
+            touched = np.isin(units.a, fold) | np.isin(units.b, fold)
+            planned.append((",".join(fold), touched, partial(_without_experts, held=fold)))
+    else:
+        for task in data.catalog.task_ids:
+            touched = (units.tasks == task).any(axis=1)
+            planned.append((task, touched, partial(_task_or_parents, task=task, units=units)))
+    folds: list[Fold] = []
+    for number, (label, touched, split_of) in enumerate(planned):
+        if not touched.any() or touched.all():
+            continue
+        progress(f"fold {number + 1} of {len(planned)}", number / len(planned))
+        kept = np.where(units.split == "test", "train", units.split)
+        fold_units = replace(units, split=np.where(touched, "test", kept))
+        split = {d: r.with_split(split_of(r)) for d, r in rows.items()}
+        predicted = predictions(data, fold_units, split, names)
+        means: dict[str, dict[Direction, np.ndarray]] = {
+            n: {d: p.mean(axis=1) for d, p in by.items()} for n, by in predicted.items()
+        }
+        outcome = evaluate(fold_units, means, along=data.along, within=choices.within, min_gap=choices.min_gap)
+        folds.append((label, fold_units, outcome))
+    if not folds:
+        raise SelectionError(f"No fold of held-out {kind} leaves pairs to train on: label more checkpoints.")
+    return stacked([outcome for _, _, outcome in folds]), folds
+
+
+def _without_experts(rows: TrainingRows, *, held: Sequence[str]) -> np.ndarray:
+    return checkpoint_split(rows.meta, held)
+
+
+def _task_or_parents(rows: TrainingRows, *, task: str, units: Units) -> np.ndarray:
+    if units.target == "expert_task":
+        return task_split(rows.meta, task)
+    domains = rows.meta.select((pl.col("a_domain") == task) | (pl.col("b_domain") == task) | (pl.col("task") == task))
+    split = rows.meta["split"].to_numpy().astype(object)
+    split[split == "test"] = "train"
+    split[domains.to_series().to_numpy()] = "test"
+    return split.astype(str)

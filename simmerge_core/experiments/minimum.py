@@ -1,0 +1,79 @@
+"""Merging for the worse of two tasks: choose by the least GapClosed over both parents' tasks, and be judged by it.
+
+GapClosed needs the parents' own scores. Those are N × T evaluations that a catalog has anyway, no merges: the decision
+reads them on the items it may choose from, the selector's features do not contain them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simmerge_core.analysis.bootstrap import cluster_weights, interval, ratio_of_means, weighted_mean
+from simmerge_core.analysis.pairwise import clusters_of, method_name
+from simmerge_core.analysis.protocol import TIE, TRAINING_SPLITS, Direction, tied_best
+from simmerge_core.analysis.units import Units
+from simmerge_core.metrics import gap_closed
+
+if TYPE_CHECKING:
+    from simmerge_core.experiments.data import ExperimentData
+
+
+def least_gap(units: Units, values: np.ndarray, item_set: str, *, min_gap: float) -> np.ndarray:
+    """Least GapClosed over the parts, (n, p, m) utilities → (n, m) percent; NaN where the guard leaves out a part."""
+    expert, auxiliary = units.expert[item_set][..., None], units.auxiliary[item_set][..., None]
+    return np.asarray(gap_closed(values, expert, auxiliary, min_gap=min_gap)).min(axis=1)
+
+
+def minimum_figures(
+    data: ExperimentData,
+    units: Units,
+    parts: Mapping[str, Mapping[Direction, np.ndarray]],
+    *,
+    split: str,
+    along: Sequence[Direction],
+) -> dict[str, Any]:
+    """MIN-GapClosed of each model's choices, of the best fixed action for it, of every action and the honest oracle.
+
+    A unit takes part where both tasks pass the guard on both item sets of a direction.
+    """
+    choices, noise = data.protocol.choices, data.protocol.noise
+    found: dict[str, list[np.ndarray]] = {}
+    clusters = []
+    training = np.isin(units.split, TRAINING_SPLITS)
+    for direction in along:
+        seen, scored = (
+            least_gap(units, units.utilities[s], s, min_gap=choices.min_gap)
+            for s in (direction.chosen_on, direction.scored_on)
+        )
+        usable = np.isfinite(seen).all(axis=1) & np.isfinite(scored).all(axis=1)
+        test = np.flatnonzero((units.split == split) & usable)
+        means = seen[training & usable].mean(axis=0)
+        fixed = int(np.argmax(means >= means.max() - TIE))
+        rows = np.arange(len(test))
+        clusters.append(clusters_of(units)[test])
+        for name, by in parts.items():
+            predicted = least_gap(units, by[direction], direction.chosen_on, min_gap=choices.min_gap)[test]
+            found.setdefault(name, []).append(scored[test][rows, predicted.argmax(axis=1)])
+        found.setdefault("best_fixed", []).append(scored[test, fixed])
+        found.setdefault("oracle", []).append((tied_best(seen[test]) * scored[test]).sum(axis=1))
+        found.setdefault("random", []).append(scored[test].mean(axis=1))
+        for number, action in enumerate(units.actions):
+            found.setdefault(method_name(action), []).append(scored[test, number])
+    values = {name: np.concatenate(pieces) for name, pieces in found.items()}
+    weights = cluster_weights(np.concatenate(clusters), draws=noise.draws, seed=noise.seed)
+    result: dict[str, Any] = {
+        "rows": len(values["best_fixed"]),
+        "min_gap_closed": {name: interval(weighted_mean(v), weights).as_dict() for name, v in values.items()},
+    }
+    base = values["best_fixed"]
+    result["points_over_best_fixed"] = {
+        name: interval(weighted_mean(values[name] - base), weights).as_dict() for name in (*parts, "oracle")
+    }
+    result["captured"] = {
+        name: interval(ratio_of_means(values[name] - base, values["oracle"] - base), weights).as_dict()
+        for name in parts
+    }
+    return result

@@ -1,0 +1,1 @@
+"""Tables and pictures of each experiment, generated from its figures."""

@@ -1,0 +1,62 @@
+"""Choosing among operators for pairs (§4.1): Fig. 2, 3, 9, 12 and Tables 1 and 4, with noise and every rival."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from simmerge_core.experiments.comparison import SIMMERGE, compare, predictions, rivals_for
+from simmerge_core.experiments.data import ExperimentData, Progress
+from simmerge_core.experiments.experiment import Catalogs
+from simmerge_core.experiments.result import Result
+from simmerge_core.selector import SelectorConfig, train
+
+TARGETS = {"paper": "expert_task", "extended": "both_tasks"}
+
+
+def run(catalogs: Catalogs, progress: Progress) -> Result:
+    """Both action sets on the test pairs; for the paper's also a selector without the task code (App. F.1)."""
+    data = catalogs.full
+    figures: dict[str, Any] = {}
+    frames = []
+    for number, (name, target) in enumerate(TARGETS.items()):
+        units = data.units(name, target)  # type: ignore[arg-type]
+        rows = {d: data.rows(units.actions, d) for d in data.along}
+
+        def tell(message: str, fraction: float, number: int = number, name: str = name) -> None:
+            progress(f"{name} actions: {message}", (number + fraction) / len(TARGETS))
+
+        parts = predictions(data, units, rows, [SIMMERGE, *rivals_for(units.actions)], tell)
+        if name == "paper":
+            parts["without_task_code"] = _without_code(data, units, rows)
+        section, raw, _ = compare(data, units, parts)
+        section["wins"] = _wins(data, units)
+        if name == "paper":
+            only = {SIMMERGE: parts["without_task_code"]}
+            section["without_task_code"] = {
+                key: compare(data, units, only)[0][key] for key in ("confusion", "accuracy", "headroom_captured")
+            }
+        figures[name] = section
+        frames.append(raw.with_columns(pl.lit(name).alias("actions")))
+    return Result(pl.concat(frames), figures)
+
+
+def _without_code(data: ExperimentData, units: Any, rows: Any) -> dict[Any, np.ndarray]:
+    from simmerge_core.analysis.predictions import predict_parts
+
+    config = SelectorConfig(encode_task=False)
+    seed = data.protocol.choices.seed
+    return {d: predict_parts(train(r, config=config, seed=seed), data.features, units) for d, r in rows.items()}
+
+
+def _wins(data: ExperimentData, units: Any) -> dict[str, dict[str, float]]:
+    """How often each action is best, by split, on the first item set; ties shared (§3.2: 96 / 88 / 56)."""
+    from simmerge_core.analysis.protocol import tied_best
+
+    best = tied_best(units.utilities[units.item_sets[0]].mean(axis=1))
+    return {
+        str(split): dict(zip(units.actions, best[units.split == split].sum(axis=0).tolist(), strict=True))
+        for split in np.unique(units.split)
+    }

@@ -1,0 +1,140 @@
+"""A selector of small models on larger ones, without retraining (§4.4): Fig. 6, 13, 14."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from simmerge_core.analysis import multiway
+from simmerge_core.analysis.predictions import predict_parts
+from simmerge_core.analysis.protocol import best_fixed
+from simmerge_core.analysis.reporting import plan_chooser
+from simmerge_core.analysis.units import Units
+from simmerge_core.errors import SelectionError
+from simmerge_core.experiments.comparison import SIMMERGE, compare, fitted
+from simmerge_core.experiments.data import ExperimentData, Progress
+from simmerge_core.experiments.experiment import Catalogs
+from simmerge_core.experiments.pairs import TARGETS
+from simmerge_core.experiments.plans import executed, summary
+from simmerge_core.experiments.result import Result
+from simmerge_core.tables import CHECKPOINTS
+
+RIVALS = ("ridge", "extra_trees", "norm_ratio")
+OWN_FOLDS = 5
+
+
+def run(catalogs: Catalogs, progress: Progress) -> Result:
+    """Pairs under both action sets, then three-way plans; every model is trained on the small catalog alone.
+
+    ``best_fixed`` is the larger catalog's own best fixed action over all its pairs, a stronger baseline than the one
+    that a user could carry over (``best_fixed_carried``). ``own_selector`` is trained on the larger catalog's other
+    pairs (cross-validated by pair): what retraining would give.
+    """
+    small, large = catalogs.full, catalogs.larger
+    assert large is not None
+    figures: dict[str, Any] = {"parameter_ratio": _ratio(small, large)}
+    frames = []
+    for number, (name, target) in enumerate(TARGETS.items()):
+        progress(f"{name} actions", 0.4 * number)
+        units = large.units(name, target)  # type: ignore[arg-type]
+        units = _all_test(units)
+        parts: dict[str, dict[Any, np.ndarray]] = {SIMMERGE: {}, **{r: {} for r in RIVALS}, "own_selector": {}}
+        carried = small.units(name, target)  # type: ignore[arg-type]
+        for d in large.along:
+            rows = small.rows(units.actions, d)
+            for model in (SIMMERGE, *RIVALS):
+                parts[model][d] = predict_parts(fitted(small, model, rows), large.features, units)
+            parts["own_selector"][d] = _own(large, units, d)
+            shape = parts[SIMMERGE][d].shape
+            one = np.zeros(shape)
+            one[..., best_fixed(carried, d.chosen_on)] = 1.0  # only the place of the largest counts
+            parts.setdefault("best_fixed_carried", {})[d] = one
+        section, raw, _ = compare(large, units, parts)
+        section.pop("minimum", None)  # a constant prediction has no GapClosed to choose by
+        figures[name] = section
+        frames.append(raw.with_columns(pl.lit(name).alias("actions")))
+    progress("three-way plans", 0.8)
+    units = large.units("paper", "expert_task")
+    everything = _all_training(units)
+    choosers = {
+        d: plan_chooser(fitted(small, SIMMERGE, small.rows(units.actions, d)), large.features) for d in large.along
+    }
+    fixed = {d: units.actions[best_fixed(everything, d.chosen_on)] for d in large.along}
+    found = [c for c in executed(large, choosers, fixed, choose=True) if c.k == multiway.ALL_PARENTS_K]
+    figures["plans"], rows_of_plans = summary(large, found, choosers, fixed, everything)
+    return Result(pl.concat([*frames, _as_pairs(rows_of_plans)], how="diagonal"), figures)
+
+
+def _as_pairs(plans: pl.DataFrame) -> pl.DataFrame:
+    renamed = plans.rename(
+        {"expert": "a", "auxiliaries": "b", "expert_score": "expert", "auxiliary_score": "auxiliary"}
+    )
+    return renamed.with_columns(pl.lit("plans").alias("actions"))
+
+
+def _ratio(small: ExperimentData, large: ExperimentData) -> float:
+    sizes = [
+        d.root.scan(CHECKPOINTS).filter(pl.col("checkpoint") == d.catalog.base.id).select("parameters").collect().item()
+        for d in (small, large)
+    ]
+    ratio, least = sizes[1] / sizes[0], small.protocol.larger.least_parameter_ratio
+    if ratio < least:
+        raise SelectionError(
+            f"The larger catalog's models have {ratio:.1f} times the parameters, and transfer is asked at {least:g} "
+            "times or more: build the preset that the protocol names."
+        )
+    return float(ratio)
+
+
+def _all_test(units: Units) -> Units:
+    """Every pair once to score, since no model was trained on any, and once more to choose the best fixed action from.
+
+    That choice is made on the same pairs' other items.
+    """
+
+    def twice(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values, values])
+
+    def both_sets(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: twice(v) for name, v in values.items()}
+
+    return replace(
+        units,
+        a=twice(units.a),
+        b=twice(units.b),
+        tasks=twice(units.tasks),
+        split=np.repeat(["test", "train"], len(units)),
+        utilities=both_sets(units.utilities),
+        expert=both_sets(units.expert),
+        auxiliary=both_sets(units.auxiliary),
+        base=both_sets(units.base),
+    )
+
+
+def _all_training(units: Units) -> Units:
+    return replace(units, split=np.full(len(units), "train"))
+
+
+def _own(large: ExperimentData, units: Units, direction: Any) -> np.ndarray:
+    """Predictions of selectors of the larger catalog, each pair by one that did not see it."""
+    from simmerge_core.selector import train
+    from simmerge_core.selector.rows import pair_ids
+    from simmerge_core.selector.splits import pair_folds
+
+    rows = large.rows(units.actions, direction)
+    pairs = pair_ids(rows.meta)
+    folds = pair_folds(pairs, OWN_FOLDS, seed=large.protocol.choices.seed)
+    fold_of = dict(
+        zip(zip(rows.meta["a"].to_list(), rows.meta["b"].to_list(), strict=True), folds.tolist(), strict=True)
+    )
+    mine = np.array([fold_of.get((a, b), fold_of.get((b, a), 0)) for a, b in zip(units.a, units.b, strict=True)])
+    result = np.full((len(units), units.tasks.shape[1], len(units.actions)), np.nan)
+    for fold in range(OWN_FOLDS):
+        split = np.where(folds == fold, "test", "train")
+        model = train(rows.with_split(split), seed=large.protocol.choices.seed)
+        result[mine == fold] = predict_parts(model, large.features, units)[mine == fold]
+    return result
