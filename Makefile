@@ -10,19 +10,25 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ui report docs bench clean clean-demo distclean
+.PHONY: help demo experiments test ui report docs bench clean clean-demo distclean
 
 help:
 	@echo "make demo        install, train the demo catalog, run everything on it (DEMO_ARGS=--full for more)"
+	@echo "make experiments train and label the full and the larger catalog, run every experiment, write docs/results.md"
 	@echo "make test        install what the tests need; ruff, mypy, pytest"
 	@echo "make ui          Dagster UI on the results, on this machine only"
 	@echo "make report      tables and figures of the results"
 	@echo "make docs        regenerate docs/tables.md"
 	@echo "make bench       the benchmarks"
-	@echo "make clean       remove caches; clean-demo: also demo/, data/ and Dagster's history; distclean: also .venv"
+	@echo "make clean       remove caches; clean-demo: also demo/, data/, studies/ and Dagster's history; distclean: also .venv"
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/simmerge demo $(DEMO_ARGS)
+
+experiments: $(VENV)/.installed-demo
+	$(BIN)/simmerge demo --preset full --out studies/full/demo --data studies/full/data --dagster-home studies/full/dagster
+	$(BIN)/simmerge demo --preset larger --out studies/larger/demo --data studies/larger/data --dagster-home studies/larger/dagster
+	$(BIN)/simmerge experiments --out docs
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -47,7 +53,7 @@ clean:
 	find simmerge_core simmerge_pipeline simmerge_cli tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-demo: clean
-	rm -rf demo data
+	rm -rf demo data studies
 	find dagster_home -mindepth 1 ! -name dagster.yaml -delete
 
 distclean: clean-demo

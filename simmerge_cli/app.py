@@ -26,6 +26,7 @@ _COMMANDS = {
     "merge": "Merge checkpoints into a Hugging Face folder.",
     "evaluate": "Score one model on tasks of the catalog.",
     "report": "Compare what was predicted with every baseline.",
+    "experiments": "Reproduce the paper's tables and figures on a labelled catalog.",
     "tables": "List the result tables, or the columns of one.",
     "ui": "Open the Dagster UI on the results.",
 }

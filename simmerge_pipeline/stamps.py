@@ -16,6 +16,7 @@ from simmerge_core.features.columns import FEATURE_VERSION
 from simmerge_core.files import hash_json
 from simmerge_core.plans import plan_of
 from simmerge_core.probes import is_cached
+from simmerge_core.selector import SELECTOR_FORMAT
 from simmerge_core.tables import (
     FUNCTIONAL_SIMILARITY,
     MERGE_LABELS,
@@ -123,7 +124,8 @@ def _plan_labels(catalog: Catalog, root: DataRoot, key: str) -> Any:
 
 
 def _selectors(catalog: Catalog, root: DataRoot, key: str) -> Any:
-    return [_table_files(root, *(table.name for table in _TRAINED_FROM)), _actions(catalog)]
+    trained_from = _table_files(root, *(table.name for table in _TRAINED_FROM))
+    return [SELECTOR_FORMAT, trained_from, _actions(catalog)]
 
 
 def _trained(catalog: Catalog, root: DataRoot) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simmerge_cli.options import DEFAULT_DATA, DataFolder, Json
 from simmerge_cli.output import note, print_json, print_table, progress
+from simmerge_cli.plan_text import explanation_table, settlement_notes, target_text
 from simmerge_core.errors import SelectionError, TableError
 
 if TYPE_CHECKING:
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "\b\nExample:\n"
-    "  simmerge plan math-01 code-02 rag-03 --task math\n"
-    "  simmerge plan math-01 code-02 rag-03 instruct-01 --task math --task code --k 2 --top 5 --json"
+    "  simmerge plan math-01 code-02 rag-03 --task math --explain\n"
+    "  simmerge plan math-01 code-02 rag-03 instruct-01 --task math=2 --task code=1 --k 2 --top 5 --json"
 )
 
 
@@ -28,7 +30,9 @@ def run(
     ],
     task: Annotated[
         list[str],
-        typer.Option("--task", metavar="T", help="Target task; several are averaged.", show_default=False),
+        typer.Option(
+            "--task", metavar="T[=W]", help="Target task; several are averaged, by weights W.", show_default=False
+        ),
     ],
     k: Annotated[
         int | None, typer.Option("--k", min=2, max=8, help="How many to merge; all those named if not given.")
@@ -44,10 +48,13 @@ def run(
     selector: Annotated[
         Path | None, typer.Option("--selector", metavar="DIR", help="Another trained selector's folder.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which feature groups moved the operators of the best plan.")
+    ] = False,
     data: DataFolder = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
-    """Rank merge plans by predicted utility.
+    """Rank merge plans by predicted utility, with calibrated intervals.
 
     A plan says which checkpoints, in what order, with which operator at each step; nothing is merged.
     """
@@ -57,13 +64,15 @@ def run(
         raise SelectionError("A plan needs at least two checkpoints: name the ones that may be merged.")
     if how not in ("mean", "min"):
         raise SelectionError(f"--how {how} is unknown: choose mean or min.")
-    features = _features(data, tasks=task, checkpoints=checkpoints)
+    tasks, weights = _weighted(task)
 
     from simmerge_core.analysis import selector_folder
-    from simmerge_core.planning import search
+    from simmerge_core.planning import explain_plan, search, settle, target_of
     from simmerge_core.selector import Selector
     from simmerge_core.tables import DataRoot
 
+    target = target_of(tasks, combine=how, weights=weights)
+    features = _features(data, tasks=tasks, checkpoints=checkpoints)
     folder = selector or selector_folder(DataRoot(data), actions)
     if not folder.is_dir():
         raise SelectionError(f"There is no selector in {folder}: run `simmerge demo`, or materialize selector first.")
@@ -73,22 +82,74 @@ def run(
             model,
             features,
             checkpoints,
-            task,
+            target,
             k=k or len(checkpoints),
             top=top,
-            combine=how,
             one_per_domain=not any_domains,
             progress=report,
         )
-    if json:
-        print_json({"selector": str(folder), "selector_key": model.key, "plans": ranked.to_dicts()})
-        return
-    rows = ranked.select("rank", "order", "actions", "predicted_utility", "uncertainty").rows()
-    print_table(("rank", "order", "operators", "predicted utility", "±"), rows)
+    settlement = settle(ranked, model, target)
     best = ranked.row(0, named=True)
+    steps = explain_plan(model, features, best["order"], best["actions"], target) if explain else []
+    if json:
+        told: dict[str, Any] = {
+            "selector": str(folder),
+            "selector_key": model.key,
+            "target": asdict(target),
+            "plans": ranked.to_dicts(),
+            "level": settlement.level,
+            "cannot_be_told_apart": settlement.cannot_be_told_apart,
+            "evaluations_to_settle": {
+                "plans": settlement.plans,
+                "items_each": settlement.items_each,
+                "difference": settlement.difference,
+            },
+            "labels": {"items": settlement.usual_items, "resolve": settlement.resolved},
+        }
+        print_json({**told, "explanation": [step.as_dict() for step in steps]} if explain else told)
+        return
+    _print_plans(ranked, f"{100 * settlement.level:.0f} % interval")
+    for number, step in enumerate(steps, start=1):
+        title, columns, rows = explanation_table(step, step=number)
+        print_table(columns, rows, title=title)
+    note(f"{best['search']} search; predicted on {target_text(target)}.")
+    for line in settlement_notes(settlement, plans=ranked.height, cut=ranked.height == top, k=best["k"]):
+        note(line)
     operators = " ".join(f"--operator {action}" for action in best["actions"])
-    note(f"{best['search']} search; predicted on {best['task']}, ± is the ensemble's standard deviation.")
     note(f"Execute the best: simmerge merge {' '.join(best['order'])} {operators} --out merged")
+
+
+def _print_plans(ranked: pl.DataFrame, interval: str) -> None:
+    rows = [
+        (
+            row["rank"],
+            row["order"],
+            row["actions"],
+            row["predicted_utility"],
+            f"{row['low']:.3f} to {row['high']:.3f}",
+            f"{row['difference_low']:.3f} to {row['difference_high']:.3f}" if row["rank"] > 1 else "",
+        )
+        for row in ranked.iter_rows(named=True)
+    ]
+    print_table(("rank", "order", "operators", "predicted utility", interval, "behind the first by"), rows)
+
+
+def _weighted(words: Sequence[str]) -> tuple[list[str], list[float] | None]:
+    """Tasks and weights of ``math=2`` and ``code``: no weights where none is given, 1 where only others have one."""
+    parts = [word.partition("=") for word in words]
+    names = [name for name, _, _ in parts]
+    for name in names:
+        if names.count(name) > 1:
+            raise SelectionError(f"The target task {name!r} is named twice: name each once.")
+    if not any(sign for _, sign, _ in parts):
+        return names, None
+    weights = []
+    for name, sign, text in parts:
+        try:
+            weights.append(float(text) if sign else 1.0)
+        except ValueError as error:
+            raise SelectionError(f"The weight {text!r} of task {name!r} is no number: write {name}=2.") from error
+    return names, weights
 
 
 def _features(data: Path, *, tasks: Sequence[str], checkpoints: Sequence[str]) -> pl.DataFrame:

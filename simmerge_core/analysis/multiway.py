@@ -375,13 +375,13 @@ def _row(
     choice = chooser(configuration.target, configuration.members)
     allowed = _with_mirrored(actions)
     pool = sorted(key for key, v in table.items() if set(key[1]) <= allowed and seen in v and scored in v)
-    references = _references(configuration, alone, scored)
+    ends = references(configuration, alone, scored)
     utility = {
         "simmerge": mean([canonical(choice.plan)]),
         "expert_last_best_fixed": mean(expert_last(configuration, best_fixed)),
         "random_order": mean(same_operators(choice.plan)),
     }
-    if None in utility.values() or references is None or not pool:
+    if None in utility.values() or ends is None or not pool:
         return None
     on_seen = np.array([[table[key][seen] for key in pool]])  # (1, plans)
     on_scored = np.array([table[key][scored] for key in pool])
@@ -391,7 +391,7 @@ def _row(
     for action in actions:
         utility[f"random_order_{method_name(action)}"] = mean(any_order(configuration, action))
         utility[f"expert_last_{method_name(action)}"] = mean(expert_last(configuration, action))
-    expert, auxiliary = references
+    expert, auxiliary = ends
     utility |= {"parent_expert": expert, "parent_auxiliary": auxiliary}
     value = utility["simmerge"]
     assert value is not None
@@ -413,7 +413,7 @@ def _with_mirrored(actions: Sequence[str]) -> set[str]:
     return {str(action) for action in parsed} | {str(action.mirrored()) for action in parsed}
 
 
-def _references(configuration: Configuration, alone: Standalone, item_set: str) -> tuple[float, float] | None:
+def references(configuration: Configuration, alone: Standalone, item_set: str) -> tuple[float, float] | None:
     """Score of the expert and mean score of the others, mean over the tasks that count; None where one is missing."""
     experts, auxiliaries = [], []
     for task, expert in configuration.parts:

@@ -13,6 +13,7 @@ import polars as pl
 from simmerge_core import metrics
 from simmerge_core.analysis import multiway, pairwise
 from simmerge_core.analysis.bootstrap import DRAWS
+from simmerge_core.analysis.comparisons import comparison_rows
 from simmerge_core.analysis.multiway import PlanKey
 from simmerge_core.analysis.predictions import predict_units
 from simmerge_core.analysis.protocol import Direction, best_fixed, directions
@@ -103,7 +104,7 @@ def report(
 
     Every choice (the selectors', the best fixed action, the oracle's) is made from one item set; all figures are on
     another. The paper's actions on the expert's task are at the top level, the extended actions on the mean over both
-    parents' tasks under ``extended``.
+    parents' tasks under ``extended``; ``comparisons`` holds the same as flat rows, by split, k, protocol and method.
 
     Parameters
     ----------
@@ -163,6 +164,7 @@ def report(
         root.scan(MERGE_PLANS).collect(), root.scan(MERGE_OUTCOMES).collect(), catalog=catalog, counted=tables.counted
     )
     result["catalog"] = _counts(catalog, tables.labels, tables.plan_labels)
+    result["comparisons"] = comparison_rows(result)
     tell("done", 1.0)
     return result
 

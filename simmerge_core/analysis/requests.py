@@ -8,6 +8,7 @@ import polars as pl
 
 from simmerge_core.analysis.scores import task_scores
 from simmerge_core.catalog import Catalog
+from simmerge_core.catalog.model import MergeRequest
 from simmerge_core.plans import plan_of
 
 
@@ -25,7 +26,8 @@ def summarise_requests(
     -------
     dict
         By request id: task, k, plan, predicted utility with its uncertainty, and ``models``: role, model, utility by
-        item set (mean or minimum over the request's tasks, as it asks); SimMerge's first, then from best to worst.
+        item set (weighted mean or minimum over the request's tasks, as it asks); SimMerge's first, then from best to
+        worst.
     """
     scores = task_scores(merge_outcomes, by=["merge_request", "role", "model"], counted=counted)
     report: dict[str, Any] = {}
@@ -33,7 +35,9 @@ def summarise_requests(
     for row in merge_plans.filter(pl.col("rank") == 1).sort("merge_request").iter_rows(named=True):
         request = known.get(row["merge_request"])
         smallest = request is not None and request.how == "min"
-        over_tasks = pl.col("utility").min() if smallest else pl.col("utility").mean()
+        weight = pl.col("task").replace_strict(_weights(request), default=1.0, return_dtype=pl.Float64)
+        mean = (pl.col("utility") * weight).sum() / weight.sum()
+        over_tasks = pl.col("utility").min() if smallest else mean
         models = (
             scores.filter(pl.col("merge_request") == row["merge_request"])
             .group_by("role", "model", "item_set")
@@ -56,6 +60,13 @@ def summarise_requests(
             "models": _ordered(listed),
         }
     return report
+
+
+def _weights(request: MergeRequest | None) -> dict[str, float]:
+    """Weight by task where the request gives any."""
+    if request is None or request.weights is None:
+        return {}
+    return dict(zip(request.targets, request.weights, strict=True))
 
 
 def _ordered(listed: dict[tuple[str, str], dict[str, float]]) -> list[dict[str, Any]]:

@@ -164,6 +164,9 @@ class MergeRequest(_Entry):
     task: Id | None = None
     tasks: tuple[Id, ...] = ()
     how: Literal["mean", "min"] = "mean"
+    weights: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(
+        default=None, description="one per task, for a weighted mean; alike when null"
+    )
     k: int = Field(default=2, ge=2, le=8)
     checkpoints: Literal["all"] | tuple[Id, ...] = "all"
     actions: str = "extended"
@@ -176,6 +179,13 @@ class MergeRequest(_Entry):
         repeated = _twice(self.tasks)
         if repeated is not None:
             raise ValueError(f"merge request {self.id!r} names the task {repeated!r} twice: name each once")
+        if self.weights is not None and (len(self.weights) != len(self.tasks) or not any(self.weights)):
+            raise ValueError(
+                f"merge request {self.id!r} has the weights {list(self.weights)} for {len(self.tasks)} tasks: "
+                "give one per entry of tasks, not all zero"
+            )
+        if self.weights is not None and self.how == "min":
+            raise ValueError(f"merge request {self.id!r} has weights, which count for the mean only: leave them out")
         return self
 
     @property

@@ -13,7 +13,7 @@ from simmerge_core.analysis.pairwise import clusters_of
 from simmerge_core.analysis.protocol import Outcomes
 from simmerge_core.analysis.units import Units
 from simmerge_core.experiments.comparison import SIMMERGE, compare, predictions, raw_rows
-from simmerge_core.experiments.data import ExperimentData, Progress
+from simmerge_core.experiments.data import ExperimentData, Progress, part_of
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.held_out import held_out, held_out_outcomes
 from simmerge_core.experiments.result import Result
@@ -34,15 +34,12 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     figures: dict[str, Any] = {
         "forward_selection": [{"added": list(s.added), "training_utility": s.utility} for s in steps],
         "all_training_utility": _oracle_of_all(known),
-        "selected": chosen,
     }
     frames, pair, unseen = [], {}, {}
     for number, name in enumerate(SETS):
         units = data.units(chosen if name == "selected" else name, "both_tasks")
 
-        def tell(message: str, fraction: float, number: int = number, name: str = name) -> None:
-            progress(f"{name}: {message}", (number + fraction) / len(SETS))
-
+        tell = part_of(progress, name, number, len(SETS))
         rows = {d: data.rows(units.actions, d) for d in data.along}
         section, raw, outcomes = compare(data, units, predictions(data, units, rows, [SIMMERGE], tell))
         held, parts = held_out_outcomes(data, units, "experts", tell, models=())

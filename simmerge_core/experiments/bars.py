@@ -20,6 +20,8 @@ class Bar:
         What was to be reached.
     figure
         Value with its interval, None where the experiment was not run.
+    unit
+        ``share`` of the honest oracle's gain, ``points`` of GapClosed, or ``utility``.
     above_zero
         Whether the interval has to lie above zero as well.
     """
@@ -27,6 +29,7 @@ class Bar:
     name: str
     least: float
     figure: Mapping[str, Any] | None
+    unit: str = "share"
     above_zero: bool = False
 
     @property
@@ -39,83 +42,90 @@ class Bar:
         return bool(self.figure["value"] >= self.least and clear)
 
 
-_PLACES: tuple[tuple[str, str | None, tuple[str, ...], bool], ...] = (
+_WIDE = "both tasks: GapClosed of choices among the wide set"
+_PLACES: tuple[tuple[str, str | None, tuple[str, ...], str, bool], ...] = (
+    ("pair split", "pair_split_captured", ("pairs", "paper", "headroom_captured"), "share", False),
+    ("pair split: above the strongest baseline", None, ("pairs", "paper", "lead"), "utility", False),
     (
-        "pair split: share of the honest oracle's gain",
-        "pair_split_captured",
-        ("pairs", "paper", "headroom_captured"),
-        True,
-    ),
-    (
-        "held-out experts: share of the honest oracle's gain",
+        "held-out experts",
         "held_out_experts_captured",
         ("held_out", "paper", "experts", "headroom_captured"),
+        "share",
         True,
     ),
     (
-        "three-way: utility above expert last with the best fixed operator",
+        "three-way: above expert last with the best fixed operator",
         None,
         ("plans", "paper", "3", "gain_over_expert_last_best_fixed", "simmerge"),
+        "utility",
         True,
     ),
     (
-        "three-way: learned order above random order, GapClosed points",
+        "three-way: learned order above random order",
         "learned_order_gap_points",
         ("plans", "paper", "3", "points_over", "random_order"),
-        True,
+        "points",
+        False,
     ),
     (
-        "both tasks: GapClosed points above the paper's best fixed operator",
+        f"{_WIDE} above the paper's best fixed operator",
         "extended_over_paper_fixed_gap_points",
         ("actions", "points", "pairs", "wide", "paper"),
+        "points",
         True,
     ),
     (
-        "both tasks: points above the best fixed extended action",
+        f"{_WIDE} above the best fixed of the default extended actions",
         "extended_over_extended_fixed_gap_points",
         ("actions", "points", "pairs", "wide", "extended"),
+        "points",
         True,
     ),
     (
-        "both tasks: points above the best fixed action of the wide set itself",
+        f"{_WIDE} above the wide set's own best fixed action",
         "extended_over_extended_fixed_gap_points",
         ("actions", "points", "pairs", "wide", "wide"),
+        "points",
         True,
     ),
     (
-        "both tasks, held-out experts: points above the best fixed extended action",
+        f"{_WIDE} above the best fixed of the default extended actions, held-out experts",
         "extended_held_out_gap_points",
         ("actions", "points", "held_out_experts", "wide", "extended"),
+        "points",
         True,
     ),
     (
-        "both tasks, held-out experts: points above the best fixed action of the wide set itself",
+        f"{_WIDE} above the wide set's own best fixed action, held-out experts",
         "extended_held_out_gap_points",
         ("actions", "points", "held_out_experts", "wide", "wide"),
+        "points",
         True,
     ),
     (
-        "MIN-GapClosed: points above the wide set's best fixed action",
+        "the worse of both tasks: MIN-GapClosed of choices for it above the wide set's best fixed action",
         None,
         ("actions", "wide", "minimum", "points_over_best_fixed", "simmerge"),
+        "points",
         True,
     ),
     (
-        "larger models without retraining: share of the honest oracle's gain",
+        "larger models without retraining",
         "transfer_captured",
         ("transfer", "paper", "headroom_captured"),
+        "share",
         False,
     ),
 )
-"""Name, key in the protocol (None: above zero), place of the figure, and whether its interval must be above zero."""
+"""Name, key in the protocol (None: above zero), place of the figure, unit, and whether its interval must be above 0."""
 
 
 def bars(results: Mapping[str, Result], protocol: Protocol) -> list[Bar]:
     """Every bar with the figure that was reached."""
     found = []
-    for name, key, place, above in _PLACES:
+    for name, key, place, unit, above in _PLACES:
         figure: Any = results[place[0]].figures if place[0] in results else None
         for part in place[1:]:
             figure = figure.get(part) if isinstance(figure, Mapping) else None
-        found.append(Bar(name, protocol.bars[key] if key else 0.0, figure, above))
+        found.append(Bar(name, protocol.bars[key] if key else 0.0, figure, unit, above))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from simmerge_core.analysis.protocol import Direction, Outcomes, evaluate
 from simmerge_core.analysis.units import Units
 from simmerge_core.experiments.data import ExperimentData, Progress, silent
 from simmerge_core.experiments.minimum import minimum_figures
-from simmerge_core.selector import MODELS, TrainingRows, UtilityModel
+from simmerge_core.selector import MODELS, SelectorConfig, TrainingRows, UtilityModel
+from simmerge_core.selector.models import PAPER_MLP
 
 SIMMERGE = "simmerge"
+PAPER_MLP_NAME = "mlp"
 RIVALS = ("ridge", "gradient_boosting", "extra_trees", "nearest_neighbour", "mlp", "norm_ratio")
 """Models that are trained on the selector's own rows and must be beaten; norm_ratio needs slerp and ties."""
 
@@ -32,10 +35,20 @@ def rivals_for(actions: Sequence[str], rivals: Sequence[str] = RIVALS) -> list[s
 
 
 def fitted(data: ExperimentData, name: str, rows: TrainingRows, progress: Progress = silent) -> UtilityModel:
-    """A model of `selector.MODELS` trained with the protocol's seed; the selector itself is kept on disk."""
+    """A model of `selector.MODELS` trained with the protocol's seed; selectors are kept on disk."""
     if name == SIMMERGE:
         return data.selector(rows, progress)
+    if name == PAPER_MLP_NAME:
+        return replace(data.selector(rows, progress, config=PAPER_MLP), name=name)
     return MODELS[name](rows, seed=data.protocol.choices.seed)
+
+
+def train_all(
+    data: ExperimentData, rows: Sequence[TrainingRows], models: Sequence[str], progress: Progress = silent
+) -> None:
+    """Train every selector among the models on every set of rows, several at a time."""
+    configs: dict[str, SelectorConfig | None] = {SIMMERGE: None, PAPER_MLP_NAME: PAPER_MLP}
+    data.train_ahead([(r, configs[name]) for name in models if name in configs for r in rows], progress)
 
 
 def predictions(
@@ -46,6 +59,7 @@ def predictions(
     progress: Progress = silent,
 ) -> dict[str, dict[Direction, np.ndarray]]:
     """Train each model for each direction and predict every unit, per part, (n, p, m)."""
+    train_all(data, list(rows.values()), models, progress)
     found: dict[str, dict[Direction, np.ndarray]] = {}
     for number, name in enumerate(models):
         progress(f"training {name}", number / len(models))

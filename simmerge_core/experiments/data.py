@@ -15,9 +15,10 @@ from simmerge_core.analysis.scores import Standalone, counted_metrics, item_sets
 from simmerge_core.analysis.units import Target, Units, build_units
 from simmerge_core.catalog import Catalog
 from simmerge_core.errors import SelectionError, TableError
-from simmerge_core.experiments.protocol import Protocol, protocol
+from simmerge_core.experiments.protocol import Least, Protocol, protocol
 from simmerge_core.files import hash_json
 from simmerge_core.plans import Plan
+from simmerge_core.selector.config import SelectorConfig
 from simmerge_core.tables import (
     CHECKPOINTS,
     MERGE_LABELS,
@@ -38,6 +39,15 @@ def silent(message: str, fraction: float) -> None:
     """Progress that nobody watches."""
 
 
+def part_of(progress: Progress, name: str, number: int, parts: int) -> Progress:
+    """Progress of one of several equal parts, its messages led by its name."""
+
+    def tell(message: str, fraction: float) -> None:
+        progress(f"{name}: {message}" if message else name, (number + fraction) / parts)
+
+    return tell
+
+
 @dataclass(frozen=True)
 class ExperimentData:
     """The tables of one catalog, read once, without rows of replaced checkpoints.
@@ -51,8 +61,12 @@ class ExperimentData:
         Which metric of each benchmark decides (`analysis.scores.counted_metrics`).
     fingerprints
         Content hash by checkpoint, base included.
+    parameters
+        Of the base.
     workers
-        Processes that merge and score what an experiment still needs.
+        Processes that train, merge and score what an experiment still needs.
+    settings
+        Of every selector, where an experiment does not vary them.
     """
 
     catalog: Catalog
@@ -63,8 +77,10 @@ class ExperimentData:
     plan_labels: pl.DataFrame
     counted: pl.DataFrame
     fingerprints: Mapping[str, str]
+    parameters: int
     protocol: Protocol
     workers: int = 2
+    settings: SelectorConfig = field(default_factory=SelectorConfig)
     _models: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -94,6 +110,20 @@ class ExperimentData:
         ]
         return hash_json({"tables": parts, "protocol": self.protocol.model_dump(mode="json")})
 
+    def extent(self) -> Least:
+        """How much of the catalog is labelled: pairs of expert and auxiliary, and designed configurations."""
+        from simmerge_core.analysis.protocol import TRAINING_SPLITS
+        from simmerge_core.labels import designed_configurations
+
+        split = self.units("paper", "expert_task").split.tolist()
+        sizes = [len(members) for _, members in designed_configurations(self.catalog, sorted(self.fingerprints))]
+        return Least(
+            training_pairs=sum(s in TRAINING_SPLITS for s in split),
+            test_pairs=split.count("test"),
+            three_way=sizes.count(3),
+            four_way=sizes.count(4),
+        )
+
     def units(self, actions: str | Sequence[str], target: Target) -> Units:
         """Labelled pairs as arrays, for a named action set or the given actions."""
         texts = tuple(map(str, self.catalog.actions(actions))) if isinstance(actions, str) else tuple(actions)
@@ -117,19 +147,47 @@ class ExperimentData:
             self.features, self.labels, actions=actions, metric=metric, item_set=direction.chosen_on, blend=blend
         )
 
-    def selector(self, rows: TrainingRows, progress: Progress = silent) -> Selector:
-        """The selector trained on these rows with its own defaults; kept on disk, so that nothing is trained twice."""
+    def selector(
+        self, rows: TrainingRows, progress: Progress = silent, *, config: SelectorConfig | None = None
+    ) -> Selector:
+        """The selector trained on these rows, with `settings` unless told otherwise.
+
+        It is kept on disk, so that nothing is trained twice.
+        """
         from simmerge_core.selector import Selector, train
 
-        key = f"{rows.fingerprint}-{self.protocol.choices.seed}"
+        config = config or self.settings
+        key = self._model_key(rows, config)
         if key not in self._models:
-            folder = self.root.root / "experiments" / "models" / key
+            folder = self._models_folder / key
             try:
                 self._models[key] = Selector.load(folder)
             except SelectionError:
-                self._models[key] = train(rows, seed=self.protocol.choices.seed, progress=progress)
+                self._models[key] = train(rows, config=config, seed=self.protocol.choices.seed, progress=progress)
                 self._models[key].save(folder)
         return self._models[key]
+
+    def train_ahead(
+        self, jobs: Sequence[tuple[TrainingRows, SelectorConfig | None]], progress: Progress = silent
+    ) -> None:
+        """Train the selectors that will be asked for and are not on disk yet, several at a time.
+
+        A selector's bytes do not depend on the process that trains it, nor on how many there are.
+        """
+        from simmerge_core.experiments.training import train_into
+
+        missing = {self._model_key(rows, c): (rows, c) for rows, config in jobs for c in (config or self.settings,)}
+        missing = {k: job for k, job in missing.items() if not (self._models_folder / k / "config.json").is_file()}
+        work = [(self._models_folder / key, *job, self.protocol.choices.seed) for key, job in missing.items()]
+        train_into(work, workers=self.workers, progress=progress)
+
+    @property
+    def _models_folder(self) -> Path:
+        return self.root.root / "experiments" / "models"
+
+    def _model_key(self, rows: TrainingRows, config: SelectorConfig) -> str:
+        seed = self.protocol.choices.seed
+        return hash_json({"rows": rows.fingerprint, "seed": seed, "config": config.as_json()})[:40]
 
     def execute(self, plans: Sequence[tuple[Plan, str]], progress: Progress = silent) -> pl.DataFrame:
         """Scores of (plan, task) requests, rows as in `plan_labels`: from the store, else merged and evaluated now."""
@@ -151,14 +209,14 @@ def load_data(data: Path, catalog: Catalog, *, workers: int = 2, checked: bool =
     Parameters
     ----------
     checked
-        Refuse a catalog whose splits are not those of the protocol.
+        Refuse a catalog whose splits or extent are not those of the protocol.
 
     Raises
     ------
     TableError
         If the tables that every experiment needs are not there.
     SelectionError
-        If the splits differ.
+        If the splits differ, or too little is labelled.
     """
     rules = protocol()
     if checked:
@@ -170,9 +228,9 @@ def load_data(data: Path, catalog: Catalog, *, workers: int = 2, checked: bool =
                 f"There is no {table.name} under {data}: materialize it first, for example by "
                 f"`simmerge demo --preset {rules.catalog.preset}`."
             )
-    manifests = root.scan(CHECKPOINTS).select("checkpoint", "fingerprint").collect()
+    sizes = root.scan(CHECKPOINTS).select("checkpoint", "fingerprint", "parameters").collect()
     declared = {catalog.base.id, *catalog.checkpoint_ids}
-    manifests = manifests.filter(pl.col("checkpoint").is_in(sorted(declared)))
+    manifests = sizes.drop("parameters").filter(pl.col("checkpoint").is_in(sorted(declared)))
 
     def present(frame: pl.DataFrame, *sides: str) -> pl.DataFrame:
         for side in sides:
@@ -182,7 +240,7 @@ def load_data(data: Path, catalog: Catalog, *, workers: int = 2, checked: bool =
         return frame
 
     features = present(root.scan(PAIRWISE_FEATURES).collect(), "a", "b")
-    return ExperimentData(
+    found = ExperimentData(
         catalog=catalog,
         root=root,
         labels=present(root.scan(MERGE_LABELS).collect(), "a", "b"),
@@ -191,6 +249,10 @@ def load_data(data: Path, catalog: Catalog, *, workers: int = 2, checked: bool =
         plan_labels=root.scan(PLAN_LABELS).collect(),
         counted=counted_metrics(catalog),
         fingerprints=dict(manifests.rows()),
+        parameters=sizes.filter(pl.col("checkpoint") == catalog.base.id)["parameters"].to_list()[0],
         protocol=rules,
         workers=workers,
     )
+    if checked:
+        rules.check_extent(found.extent())
+    return found

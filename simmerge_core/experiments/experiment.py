@@ -11,7 +11,7 @@ from simmerge_core.experiments.result import Result, ResultStore
 from simmerge_core.files import hash_json
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from simmerge_core.analysis.figures.style import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Snippets(Protocol):
 class Draw(Protocol):
     """Figures by file name without suffix."""
 
-    def __call__(self, result: Result) -> Mapping[str, Figure]:
-        """Return Matplotlib figures."""
+    def __call__(self, result: Result, form: Form) -> Mapping[str, bytes]:
+        """Return the bytes of PNG or SVG files."""
         ...
 
 
-def _no_figures(result: Result) -> Mapping[str, Figure]:
+def _no_figures(result: Result, form: Form) -> Mapping[str, bytes]:
     return {}
 
 
@@ -73,6 +73,22 @@ class Experiment:
     draw: Draw = field(default=_no_figures)
     version: int = 1
     needs_larger: bool = False
+
+
+class DrawTogether(Protocol):
+    """Figures of two experiments by file name without suffix."""
+
+    def __call__(self, first: Result, second: Result, form: Form, /) -> Mapping[str, bytes]:
+        """Return the bytes of PNG or SVG files."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JointDrawing:
+    """Figures that need the results of two experiments, by name."""
+
+    experiments: tuple[str, str]
+    draw: DrawTogether
 
 
 def run_all(

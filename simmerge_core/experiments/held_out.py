@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from simmerge_core.analysis.predictions import predict_units
 from simmerge_core.analysis.protocol import Direction, Outcomes, evaluate, stacked
 from simmerge_core.analysis.units import Units
 from simmerge_core.errors import SelectionError
-from simmerge_core.experiments.comparison import SIMMERGE, outcome_figures, predictions, raw_rows, rivals_for
-from simmerge_core.experiments.data import ExperimentData, Progress, silent
+from simmerge_core.experiments.comparison import SIMMERGE, outcome_figures, predictions, raw_rows, rivals_for, train_all
+from simmerge_core.experiments.data import ExperimentData, Progress, part_of, silent
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.pairs import TARGETS
 from simmerge_core.experiments.result import Result
+from simmerge_core.experiments.variants import Variant
 from simmerge_core.selector import TrainingRows, checkpoint_folds, checkpoint_split, task_split
 
 QUICK = ("ridge", "norm_ratio")
@@ -33,9 +35,7 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     for number, (name, kind) in enumerate(jobs):
         units = data.units(name, TARGETS[name])  # type: ignore[arg-type]
 
-        def tell(message: str, fraction: float, number: int = number, name: str = name, kind: str = kind) -> None:
-            progress(f"{name} actions, held-out {kind}: {message}", (number + fraction) / len(jobs))
-
+        tell = part_of(progress, f"{name} actions, held-out {kind}", number, len(jobs))
         section, raw = held_out(data, units, kind, tell)
         figures.setdefault(name, {})[kind] = section
         frames.append(raw.with_columns(pl.lit(name).alias("actions"), pl.lit(kind).alias("held_out")))
@@ -78,34 +78,53 @@ def held_out_outcomes(
     """
     choices = data.protocol.choices
     rows = {d: data.rows(units.actions, d) for d in data.along}
-    first = next(iter(rows.values()))
     names = [SIMMERGE, *rivals_for(units.actions, models)]
-    planned: list[tuple[str, np.ndarray, Callable[[TrainingRows], np.ndarray]]] = []
-    if kind == "experts":
-        for fold in checkpoint_folds(first.meta, data.protocol.splits.held_out_folds):
-            touched = np.isin(units.a, fold) | np.isin(units.b, fold)
-            planned.append((",".join(fold), touched, partial(_without_experts, held=fold)))
-    else:
-        for task in data.catalog.task_ids:
-            touched = (units.tasks == task).any(axis=1)
-            planned.append((task, touched, partial(_task_or_parents, task=task, units=units)))
+    planned = planned_folds(data, units, next(iter(rows.values())), kind)
+    splits = [{d: r.with_split(split_of(r)) for d, r in rows.items()} for _, _, split_of in planned]
+    train_all(data, [r for split in splits for r in split.values()], names, lambda m, f: progress(m, 0.9 * f))
     folds: list[Fold] = []
-    for number, (label, touched, split_of) in enumerate(planned):
-        if not touched.any() or touched.all():
-            continue
-        progress(f"fold {number + 1} of {len(planned)}", number / len(planned))
-        kept = np.where(units.split == "test", "train", units.split)
-        fold_units = replace(units, split=np.where(touched, "test", kept))
-        split = {d: r.with_split(split_of(r)) for d, r in rows.items()}
+    for number, ((label, touched, _), split) in enumerate(zip(planned, splits, strict=True)):
+        progress(f"fold {number + 1} of {len(planned)}", 0.9 + 0.1 * number / len(planned))
+        fold_units = _as_test(units, touched)
         predicted = predictions(data, fold_units, split, names)
         means: dict[str, dict[Direction, np.ndarray]] = {
             n: {d: p.mean(axis=1) for d, p in by.items()} for n, by in predicted.items()
         }
         outcome = evaluate(fold_units, means, along=data.along, within=choices.within, min_gap=choices.min_gap)
         folds.append((label, fold_units, outcome))
-    if not folds:
-        raise SelectionError(f"No fold of held-out {kind} leaves pairs to train on: label more checkpoints.")
     return stacked([outcome for _, _, outcome in folds]), folds
+
+
+PlannedFold = tuple[str, np.ndarray, Callable[[TrainingRows], np.ndarray]]
+"""What is held out, the units that it touches (n,) bool, and the split of training rows without it."""
+
+
+def planned_folds(data: ExperimentData, units: Units, rows: TrainingRows, kind: str) -> list[PlannedFold]:
+    """The folds of ``experts`` or ``tasks`` that leave something to train on and something to score.
+
+    Raises
+    ------
+    SelectionError
+        If there is none.
+    """
+    planned: list[PlannedFold] = []
+    if kind == "experts":
+        for fold in checkpoint_folds(rows.meta, data.protocol.splits.held_out_folds):
+            touched = np.isin(units.a, fold) | np.isin(units.b, fold)
+            planned.append((",".join(fold), touched, partial(_without_experts, held=fold)))
+    else:
+        for task in data.catalog.task_ids:
+            touched = (units.tasks == task).any(axis=1)
+            planned.append((task, touched, partial(_task_or_parents, task=task, units=units)))
+    planned = [fold for fold in planned if fold[1].any() and not fold[1].all()]
+    if not planned:
+        raise SelectionError(f"No fold of held-out {kind} leaves pairs to train on: label more checkpoints.")
+    return planned
+
+
+def _as_test(units: Units, touched: np.ndarray) -> Units:
+    kept = np.where(units.split == "test", "train", units.split)
+    return replace(units, split=np.where(touched, "test", kept))
 
 
 def _without_experts(rows: TrainingRows, *, held: Sequence[str]) -> np.ndarray:
@@ -115,8 +134,35 @@ def _without_experts(rows: TrainingRows, *, held: Sequence[str]) -> np.ndarray:
 def _task_or_parents(rows: TrainingRows, *, task: str, units: Units) -> np.ndarray:
     if units.target == "expert_task":
         return task_split(rows.meta, task)
-    domains = rows.meta.select((pl.col("a_domain") == task) | (pl.col("b_domain") == task) | (pl.col("task") == task))
     split = rows.meta["split"].to_numpy().astype(object)
     split[split == "test"] = "train"
-    split[domains.to_series().to_numpy()] = "test"
+    split[(rows.meta["task"] == task).to_numpy()] = "unused"  # a pair of two other domains, scored on the held-out task
+    parents = rows.meta.select((pl.col("a_domain") == task) | (pl.col("b_domain") == task))
+    split[parents.to_series().to_numpy()] = "test"
     return split.astype(str)
+
+
+def held_out_variants(
+    data: ExperimentData, units: Units, variants: Sequence[Variant], progress: Progress = silent
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """The default selector and variants of it that differ in their settings, on experts that none has seen."""
+    rows = {d: data.rows(units.actions, d) for d in data.along}
+    planned = planned_folds(data, units, next(iter(rows.values())), "experts")
+    splits = [{d: r.with_split(split_of(r)) for d, r in rows.items()} for _, _, split_of in planned]
+    every = [Variant(SIMMERGE), *variants]
+    data.train_ahead([(r, v.config) for split in splits for r in split.values() for v in every], progress)
+    choices = data.protocol.choices
+    folds = []
+    for (label, touched, _), split in zip(planned, splits, strict=True):
+        fold_units = _as_test(units, touched)
+        means = {
+            v.name: {
+                d: predict_units(data.selector(r, config=v.config), data.features, units) for d, r in split.items()
+            }
+            for v in every
+        }
+        outcome = evaluate(fold_units, means, along=data.along, within=choices.within, min_gap=choices.min_gap)
+        folds.append((label, fold_units, outcome))
+    together = stacked([outcome for _, _, outcome in folds])
+    raw = [raw_rows(u, o, data.along).with_columns(pl.lit(label).alias("fold")) for label, u, o in folds]
+    return outcome_figures(data, units, together, [v.name for v in every]) | {"folds": len(folds)}, pl.concat(raw)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from simmerge_core.experiments.comparison import SIMMERGE, compare, predictions, rivals_for
-from simmerge_core.experiments.data import ExperimentData, Progress
+from simmerge_core.experiments.data import ExperimentData, Progress, part_of
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.result import Result
-from simmerge_core.selector import SelectorConfig, train
 
 TARGETS = {"paper": "expert_task", "extended": "both_tasks"}
 
@@ -25,14 +25,13 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
         units = data.units(name, target)  # type: ignore[arg-type]
         rows = {d: data.rows(units.actions, d) for d in data.along}
 
-        def tell(message: str, fraction: float, number: int = number, name: str = name) -> None:
-            progress(f"{name} actions: {message}", (number + fraction) / len(TARGETS))
-
+        tell = part_of(progress, f"{name} actions", number, len(TARGETS))
         parts = predictions(data, units, rows, [SIMMERGE, *rivals_for(units.actions)], tell)
         if name == "paper":
             parts["without_task_code"] = _without_code(data, units, rows)
         section, raw, _ = compare(data, units, parts)
         section["wins"] = _wins(data, units)
+        section["lead"] = _lead(section)
         if name == "paper":
             only = {SIMMERGE: parts["without_task_code"]}
             section["without_task_code"] = {
@@ -46,9 +45,22 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
 def _without_code(data: ExperimentData, units: Any, rows: Any) -> dict[Any, np.ndarray]:
     from simmerge_core.analysis.predictions import predict_parts
 
-    config = SelectorConfig(encode_task=False)
-    seed = data.protocol.choices.seed
-    return {d: predict_parts(train(r, config=config, seed=seed), data.features, units) for d, r in rows.items()}
+    config = replace(data.settings, encode_task=False)
+    data.train_ahead([(r, config) for r in rows.values()])
+    return {d: predict_parts(data.selector(r, config=config), data.features, units) for d, r in rows.items()}
+
+
+def _lead(section: dict[str, Any]) -> dict[str, Any]:
+    """The selector's gain over the strongest of all baselines that choose an action, with the baseline's name.
+
+    Parents and the base are no such baselines: they are reported beside the choices (ARCHITECTURE.md, "What a choice is
+    judged by").
+    """
+    references = ("parent_expert", "parent_auxiliary", "keep_better_parent", "base", "oracle", "oracle_same_items")
+    own = ("without_task_code",)  # a selector too
+    rivals = {m: g for m, g in section["gain_over"].items() if m not in (*references, *own)}
+    strongest = min(rivals, key=lambda m: rivals[m]["value"])
+    return {"method": strongest, **rivals[strongest]}
 
 
 def _wins(data: ExperimentData, units: Any) -> dict[str, dict[str, float]]:

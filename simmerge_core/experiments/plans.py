@@ -25,7 +25,7 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     units = data.units("paper", "expert_task")
     choosers, fixed = _choosers(data, units), _fixed(data, units)
     progress("executing the designed plans", 0.0)
-    found = executed(data, choosers, fixed, lambda m, f: progress(m, 0.6 * f))
+    found = executed(data, list(choosers.values()), list(fixed.values()), lambda m, f: progress(m, 0.6 * f))
     figures["paper"], paper = summary(data, found, choosers, fixed, units)
     progress("extended actions", 0.6)
     wide = data.units("extended", "both_tasks")
@@ -37,7 +37,9 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
 
 
 def _choosers(data: ExperimentData, units: Units) -> dict[Direction, multiway.Chooser]:
-    return {d: _remembered(plan_chooser(data.selector(data.rows(units.actions, d)), data.features)) for d in data.along}
+    rows = {d: data.rows(units.actions, d) for d in data.along}
+    data.train_ahead([(r, None) for r in rows.values()])
+    return {d: remembered(plan_chooser(data.selector(r), data.features)) for d, r in rows.items()}
 
 
 def _fixed(data: ExperimentData, units: Units) -> dict[Direction, str]:
@@ -46,20 +48,24 @@ def _fixed(data: ExperimentData, units: Units) -> dict[Direction, str]:
 
 def executed(
     data: ExperimentData,
-    choosers: Mapping[Direction, multiway.Chooser],
-    fixed: Mapping[Direction, str],
+    choosers: Sequence[multiway.Chooser],
+    fixed: Sequence[str],
     progress: Progress = silent,
     *,
-    choose: bool = True,
+    baselines: bool = True,
 ) -> list[multiway.Configuration]:
-    """The designed configurations with every plan that the comparison asks for, executed or from the store."""
+    """The designed configurations with every plan that the comparison asks for, executed or from the store.
+
+    Parameters
+    ----------
+    choosers, fixed, baselines
+        As in `multiway.plans_needed`; without choosers the designed plans alone.
+    """
     known = sorted(data.fingerprints)
     plans = [(plan, task) for task in data.catalog.task_ids for plan in design_plans(data.catalog, known, task)]
     labels = data.execute(plans, lambda m, f: progress(m, 0.4 * f))
     found = multiway.configurations(labels, domains=data.catalog.domains, counted=data.counted)
-    if not choose:
-        return found
-    more = multiway.plans_needed(found, list(choosers.values()), best_fixed=list(fixed.values()))
+    more = multiway.plans_needed(found, choosers, best_fixed=fixed, baselines=baselines)
     further = data.execute(more, lambda m, f: progress(m, 0.4 + 0.6 * f)) if more else labels.clear()
     return multiway.configurations(pl.concat([labels, further]), domains=data.catalog.domains, counted=data.counted)
 
@@ -129,7 +135,7 @@ def summary(
     return figures, frame.with_columns(pl.col(pl.Float64).cast(pl.Float32))
 
 
-def _remembered(chooser: multiway.Chooser) -> multiway.Chooser:
+def remembered(chooser: multiway.Chooser) -> multiway.Chooser:
     """The same choices, each searched for once."""
     known: dict[Any, multiway.Choice] = {}
 

@@ -20,7 +20,7 @@ class _Part(BaseModel):
 
 
 class Least(_Part):
-    """What the comparison must rest on."""
+    """What the comparison must rest on: pairs of expert and auxiliary, and configurations (§3.2)."""
 
     training_pairs: int
     test_pairs: int
@@ -100,6 +100,7 @@ class Protocol(_Part):
     actions: Actions
     budgets: tuple[int, ...]
     training_sizes: tuple[int, ...]
+    training_draws: int
     probe_sizes: tuple[int, ...]
     bars: dict[str, float]
 
@@ -121,6 +122,22 @@ class Protocol(_Part):
                 raise SelectionError(
                     f"The catalog {catalog.path} has {name} = {value}, but the experiments were fixed at {fixed}: "
                     "restore it, or the figures cannot be compared."
+                )
+
+    def check_extent(self, extent: Least) -> None:
+        """Refuse a comparison that rests on less than the protocol asks for (§3.2).
+
+        Raises
+        ------
+        SelectionError
+            Naming what there is too little of.
+        """
+        for name, wanted in self.catalog.least.model_dump().items():
+            found = getattr(extent, name)
+            if found < wanted:
+                raise SelectionError(
+                    f"There are {found} {name.replace('_', ' ')}, and the experiments rest on at least {wanted}: build "
+                    f"the catalog with `simmerge demo --preset {self.catalog.preset}`, or say that it is another one."
                 )
 
 

@@ -51,6 +51,8 @@ class ResultStore:
         """Put a result in the place of an earlier one."""
         with replaced_folder(self.folder / name) as temporary:
             result.rows.write_parquet(temporary / _ROWS, compression="zstd")
-            write_json(temporary / _FIGURES, result.figures)
+            # In their own order, which is that of the tables on the results page.
+            text = json.dumps(result.figures, indent=2, allow_nan=False)
+            (temporary / _FIGURES).write_text(text + "\n", encoding="utf-8")
             write_json(temporary / _STAMP, stamp)
         return self.folder / name

@@ -71,12 +71,12 @@ def _pairs(data: ExperimentData) -> pl.DataFrame:
 def _plans(data: ExperimentData, progress: Progress) -> pl.DataFrame:
     known, rows = _metrics(data), []
     actions = [str(a) for a in data.catalog.actions("paper")]
-    for c in executed(data, {}, {}, progress, choose=False):
+    for c in executed(data, [], [], progress):
+        tables = {a: [c.utilities[key] for key in any_order(c, a) if key in c.utilities] for a in actions}
+        if any(len(tables[a]) < len(any_order(c, a)) for a in actions):
+            continue  # the operators are compared on the same configurations
         for action in actions:
-            tables = [c.utilities.get(key) for key in any_order(c, action)]
-            if any(t is None for t in tables):
-                continue
-            value = float(np.mean([np.mean(list(t.values())) for t in tables if t is not None]))
+            value = float(np.mean([np.mean(list(t.values())) for t in tables[action]]))
             similar = np.mean([known[c.task, c.expert, other] for other in c.auxiliaries], axis=0)
             setting = "TRIPLE" if c.k == 3 else "QUAD"
             others = "+".join(c.auxiliaries)
@@ -130,7 +130,7 @@ def _win_rates(x: np.ndarray, scores: np.ndarray) -> list[list[float]]:
     """P(win) of each operator within equal-mass bins of x, (bins, operators); tied winners share."""
     shares = _shares(scores)
     order = np.argsort(x, kind="stable")
-    return [shares[part].mean(axis=0).tolist() for part in np.array_split(order, BINS)]
+    return [shares[part].mean(axis=0).tolist() for part in np.array_split(order, min(BINS, len(order)))]
 
 
 def _tails(x: np.ndarray, scores: np.ndarray) -> list[float]:

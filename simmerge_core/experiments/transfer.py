@@ -21,7 +21,6 @@ from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.pairs import TARGETS
 from simmerge_core.experiments.plans import executed, summary
 from simmerge_core.experiments.result import Result
-from simmerge_core.tables import CHECKPOINTS
 
 RIVALS = ("ridge", "extra_trees", "norm_ratio")
 OWN_FOLDS = 5
@@ -64,7 +63,7 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
         d: plan_chooser(fitted(small, SIMMERGE, small.rows(units.actions, d)), large.features) for d in large.along
     }
     fixed = {d: units.actions[best_fixed(everything, d.chosen_on)] for d in large.along}
-    found = [c for c in executed(large, choosers, fixed, choose=True) if c.k == multiway.ALL_PARENTS_K]
+    found = [c for c in executed(large, list(choosers.values()), list(fixed.values())) if c.k == multiway.ALL_PARENTS_K]
     figures["plans"], rows_of_plans = summary(large, found, choosers, fixed, everything)
     return Result(pl.concat([*frames, _as_pairs(rows_of_plans)], how="diagonal"), figures)
 
@@ -77,11 +76,7 @@ def _as_pairs(plans: pl.DataFrame) -> pl.DataFrame:
 
 
 def _ratio(small: ExperimentData, large: ExperimentData) -> float:
-    sizes = [
-        d.root.scan(CHECKPOINTS).filter(pl.col("checkpoint") == d.catalog.base.id).select("parameters").collect().item()
-        for d in (small, large)
-    ]
-    ratio, least = sizes[1] / sizes[0], small.protocol.larger.least_parameter_ratio
+    ratio, least = large.parameters / max(small.parameters, 1), small.protocol.larger.least_parameter_ratio
     if ratio < least:
         raise SelectionError(
             f"The larger catalog's models have {ratio:.1f} times the parameters, and transfer is asked at {least:g} "
@@ -121,7 +116,6 @@ def _all_training(units: Units) -> Units:
 
 def _own(large: ExperimentData, units: Units, direction: Any) -> np.ndarray:
     """Predictions of selectors of the larger catalog, each pair by one that did not see it."""
-    from simmerge_core.selector import train
     from simmerge_core.selector.rows import pair_ids
     from simmerge_core.selector.splits import pair_folds
 
@@ -133,8 +127,8 @@ def _own(large: ExperimentData, units: Units, direction: Any) -> np.ndarray:
     )
     mine = np.array([fold_of.get((a, b), fold_of.get((b, a), 0)) for a, b in zip(units.a, units.b, strict=True)])
     result = np.full((len(units), units.tasks.shape[1], len(units.actions)), np.nan)
-    for fold in range(OWN_FOLDS):
-        split = np.where(folds == fold, "test", "train")
-        model = train(rows.with_split(split), seed=large.protocol.choices.seed)
-        result[mine == fold] = predict_parts(model, large.features, units)[mine == fold]
+    without = [rows.with_split(np.where(folds == fold, "test", "train")) for fold in range(OWN_FOLDS)]
+    large.train_ahead([(part, None) for part in without])
+    for fold, part in enumerate(without):
+        result[mine == fold] = predict_parts(large.selector(part), large.features, units)[mine == fold]
     return result

@@ -11,15 +11,20 @@ import polars as pl
 from simmerge_core.errors import SelectionError
 from simmerge_core.operators.actions import Action, parse_action
 from simmerge_core.planning.beam import beam_search
+from simmerge_core.planning.estimate import estimator_of
 from simmerge_core.planning.exhaustive import exhaustive_search
+from simmerge_core.planning.intervals import plan_intervals
 from simmerge_core.planning.pairs import pair_table
+from simmerge_core.planning.parallel import cores
 from simmerge_core.planning.pool import pool_of
 from simmerge_core.planning.scoring import Prefixes, Scorer
 from simmerge_core.planning.target import Target, target_of
+from simmerge_core.selector.mlp import Selector
 from simmerge_core.selector.prediction import UtilityModel
 
 METHODS = ("auto", "exhaustive", "beam")
 OPERATORS_BY = ("greedy", "joint")
+_FEW = 4_096
 
 
 def search(
@@ -42,6 +47,7 @@ def search(
     method: str = "auto",
     limit: int = 400_000,
     beam: int = 64,
+    threads: int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> pl.DataFrame:
     """Rank plans of k checkpoints out of a pool by predicted utility, without merging anything.
@@ -80,10 +86,14 @@ def search(
         ``exhaustive``, ``beam``, or ``auto``: exhaustive up to `limit` plans. Column `search` says which it was.
     beam
         Width of the beam.
+    threads
+        Of the exhaustive search with the selector; all of the process's cores by default. The result does not depend
+        on it.
 
     Returns
     -------
-    Table `merge_plans` without `selector_key`, best first. Plans of equal utility keep the order of their ids.
+    Table `merge_plans` without `selector_key`, best first. Plans of equal utility keep the order of their ids. Columns
+    `low` to `distinguishable` are the calibrated intervals (`planning.intervals`), null for a baseline.
 
     Raises
     ------
@@ -97,6 +107,8 @@ def search(
         raise SelectionError(f"Operators cannot be chosen by {operators!r}: choose one of {OPERATORS_BY}.")
     if top < 1 or beam < 1:
         raise SelectionError(f"top = {top} and beam = {beam} must be at least 1.")
+    if threads is not None and threads < 1:
+        raise SelectionError(f"threads = {threads} must be at least 1.")
     target = target_of(task, combine=combine, weights=weights)
     table = pair_table(features, checkpoints=checkpoints, tasks=target.tasks, feature_names=selector.feature_names)
     pool = pool_of(
@@ -109,6 +121,8 @@ def search(
     count = pool.subsets() * math.factorial(k) // (2 if scorer.symmetric else 1)
     exhaustive = method == "exhaustive" or (method == "auto" and count <= limit)
     report = progress or (lambda message, fraction: None)
+    # The estimator has a price of its own, which a few plans do not bring in.
+    estimator = estimator_of(scorer, k=k) if count > _FEW else None
     if exhaustive:
         report(f"scoring all {count} plans", 0.0)
         plans = exhaustive_search(
@@ -116,17 +130,20 @@ def search(
             pool,
             top=top,
             joint=operators == "joint",
+            estimator=estimator,
+            threads=(threads or cores()) if isinstance(selector, Selector) else 1,
             progress=lambda f: report(f"scoring all {count} plans", f),
         )
     else:
         report(f"beam search among {count} plans", 0.0)
-        plans = beam_search(scorer, pool, top=top, width=beam, joint=operators == "joint")
+        plans = beam_search(scorer, pool, top=top, width=beam, joint=operators == "joint", estimator=estimator)
     report("done", 1.0)
     return _frame(scorer, plans, target, "exhaustive" if exhaustive else "beam")
 
 
 def _frame(scorer: Scorer, plans: Prefixes, target: Target, name: str) -> pl.DataFrame:
-    steps, whole = scorer.uncertainties(plans)
+    ensemble = scorer.ensemble(plans)
+    steps, whole = scorer.uncertainties(ensemble)
     n, k = plans.members.shape
     ids = np.array(scorer.table.checkpoints, dtype=object)
     texts = np.array([str(a) for a in scorer.actions], dtype=object)
@@ -139,6 +156,7 @@ def _frame(scorer: Scorer, plans: Prefixes, target: Target, name: str) -> pl.Dat
             "actions": texts[plans.actions].tolist(),
             "predicted_utility": scorer.plan_utility(plans),
             "uncertainty": whole,
+            **plan_intervals(scorer, plans, ensemble),
             "step_utilities": plans.utilities.tolist(),
             "step_uncertainties": steps.tolist(),
             "search": [name] * n,
@@ -151,6 +169,11 @@ def _frame(scorer: Scorer, plans: Prefixes, target: Target, name: str) -> pl.Dat
             "actions": pl.List(pl.String),
             "predicted_utility": pl.Float64,
             "uncertainty": pl.Float64,
+            "low": pl.Float64,
+            "high": pl.Float64,
+            "difference_low": pl.Float64,
+            "difference_high": pl.Float64,
+            "distinguishable": pl.Boolean,
             "step_utilities": pl.List(pl.Float64),
             "step_uncertainties": pl.List(pl.Float64),
             "search": pl.String,

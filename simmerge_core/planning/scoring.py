@@ -130,11 +130,6 @@ class Scorer:
         parts = [self._task_step(t, prefixes, added) for t in range(len(self.table.tasks))]
         return self.target.over(np.stack(parts))
 
-    def step_members(self, prefixes: Prefixes, added: np.ndarray) -> np.ndarray:
-        """(ensemble members, n, actions): the same by each network; a baseline counts as one member."""
-        parts = [self._task_step(t, prefixes, added, ensemble=True) for t in range(len(self.table.tasks))]
-        return self.target.over(np.stack(parts))
-
     def _task_step(self, t: int, prefixes: Prefixes, added: np.ndarray, *, ensemble: bool = False) -> np.ndarray:
         left = self._expert[t][prefixes.members].any(axis=1)
         right = self._expert[t][added]
@@ -230,21 +225,35 @@ class Scorer:
             return prefixes.utilities[:, -1]
         return prefixes.utilities.mean(axis=1) if self.aggregate == "mean" else prefixes.utilities.sum(axis=1)
 
-    def uncertainties(self, plans: Prefixes) -> tuple[np.ndarray, np.ndarray]:
-        """(n, k − 1) per step and (n,) of the plan: standard deviation over the ensemble, actions as chosen."""
-        steps = []
+    def best_extension(self, prefixes: Prefixes, added: np.ndarray) -> np.ndarray:
+        """(n,) utility of each plan that appending a checkpoint (n,) with the best action would make."""
+        best = self.step(prefixes, added).max(axis=1)
+        if self.aggregate == "last":
+            return best
+        whole = prefixes.utilities.sum(axis=1) + best
+        return whole / prefixes.members.shape[1] if self.aggregate == "mean" else whole
+
+    def ensemble(self, plans: Prefixes) -> np.ndarray:
+        """(ensemble members, T, n, k − 1): utility on each target task after each step by each network.
+
+        The actions are those of the plans; a baseline counts as one member.
+        """
+        each, steps = np.arange(len(plans)), []
         for j in range(1, plans.members.shape[1]):
-            prefix = Prefixes(
-                plans.members[:, :j],
-                _weights_of(plans.actions[:, : j - 1], self.alphas),
-                plans.actions,
-                plans.utilities,
-            )
-            members = self.step_members(prefix, plans.members[:, j])  # (E, n, actions)
-            steps.append(members[:, np.arange(len(plans)), plans.actions[:, j - 1]])
-        stacked = np.stack(steps, axis=2)  # (E, n, k - 1)
-        whole = {"last": stacked[:, :, -1], "mean": stacked.mean(axis=2), "sum": stacked.sum(axis=2)}[self.aggregate]
-        return stacked.std(axis=0), whole.std(axis=0)
+            weights = _weights_of(plans.actions[:, : j - 1], self.alphas)
+            prefix = Prefixes(plans.members[:, :j], weights, plans.actions, plans.utilities)
+            parts = [
+                self._task_step(t, prefix, plans.members[:, j], ensemble=True)[:, each, plans.actions[:, j - 1]]
+                for t in range(len(self.table.tasks))
+            ]
+            steps.append(np.stack(parts, axis=1))  # (E, T, n)
+        return np.stack(steps, axis=-1)
+
+    def uncertainties(self, ensemble: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, k − 1) per step and (n,) of the plan: standard deviation over the `ensemble` of the target utility."""
+        steps = self.target.over(np.moveaxis(ensemble, 1, 0))  # (E, n, k - 1)
+        whole = {"last": steps[..., -1], "mean": steps.mean(axis=-1), "sum": steps.sum(axis=-1)}[self.aggregate]
+        return steps.std(axis=0), whole.std(axis=0)
 
 
 def _weights_of(actions: np.ndarray, alphas: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ class Target:
 
     def over(self, utilities: np.ndarray) -> np.ndarray:
         """Combine (T, …) utilities per task."""
+        if len(utilities) == 1:
+            return utilities[0]
         if self.combine == "min":
             return utilities.min(axis=0)
         return np.tensordot(np.array(self.weights), utilities, axes=1)
@@ -46,7 +49,7 @@ def target_of(
     Raises
     ------
     SelectionError
-        If no task is named, one is named twice, or the weights do not fit.
+        If no task is named, one is named twice, or the weights do not fit or are given for the minimum.
     """
     if isinstance(task, Target):
         return task
@@ -55,9 +58,14 @@ def target_of(
         raise SelectionError(f"The target tasks {list(tasks)} must be at least one, each named once.")
     if combine not in ("mean", "min"):
         raise SelectionError(f"Tasks cannot be combined by {combine!r}: choose 'mean' or 'min'.")
-    given = list(weights) if weights is not None else [1.0] * len(tasks)
-    if len(given) != len(tasks) or min(given) < 0 or sum(given) <= 0:
+    if weights is not None and combine == "min" and len(tasks) > 1:
         raise SelectionError(
-            f"The weights {given} do not fit the {len(tasks)} tasks: give one per task, none negative."
+            "Weights of tasks count for their mean, not for their minimum: leave them out, or take the mean."
+        )
+    given = list(weights) if weights is not None else [1.0] * len(tasks)
+    if len(given) != len(tasks) or not all(0 <= weight < math.inf for weight in given) or sum(given) <= 0:
+        raise SelectionError(
+            f"The weights {given} do not fit the {len(tasks)} tasks: give one per task, finite, none negative, "
+            "not all zero."
         )
     return Target(tasks, combine, tuple(w / sum(given) for w in given))

@@ -90,6 +90,34 @@ class ProbeRecord:
         """Where each prompt lies, in prompt order."""
         return tuple(prompt_slices(self.settings, self.lengths.tolist()))
 
+    def first(self, count: int) -> ProbeRecord:
+        """The record that the first `count` prompts alone would have given; not of any probe set, so without keys."""
+        if not 1 <= count <= self.prompts:
+            raise ProbeError(f"A record of {self.prompts} prompts has no first {count}: ask for 1 to {self.prompts}.")
+        last = self.slices[count - 1]
+        rows, entries = last.rows.stop, last.packed.stop
+        tokens = int(self.lengths[:count].sum())
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[:rows]
+
+        return replace(
+            self,
+            tokens=self.tokens[:tokens],
+            lengths=self.lengths[:count],
+            hidden=self.hidden[:, :rows],
+            attention=self.attention[:, :, :entries],
+            logprobs=cut(self.logprobs),
+            top_ids=cut(self.top_ids),
+            top_logprobs=cut(self.top_logprobs),
+            tail_logprobs=cut(self.tail_logprobs),
+            nll=self.nll[:count],
+            entropy=self.entropy[:count],
+            last_entropy=self.last_entropy[:count],
+            fingerprint="",
+            probe_key="",
+        )
+
     @property
     def bytes(self) -> int:
         """Bytes of all tensors."""

@@ -37,6 +37,8 @@ class SelectorConfig:
     heads
         ``separate``: one ensemble for the level (mean over actions) and one for the differences between actions;
         ``shared``: one network for both.
+    interval_level
+        Share of new merges that the calibrated intervals are to hold, in (0, 1).
     """
 
     groups: tuple[str, ...] | None = None
@@ -53,6 +55,7 @@ class SelectorConfig:
     patience: int = 15
     clip: float = 5.0
     heads: str = "separate"
+    interval_level: float = 0.9
 
     def __post_init__(self) -> None:
         unknown = [g for g in self.groups or () if g not in FEATURE_GROUPS]
@@ -67,6 +70,8 @@ class SelectorConfig:
             raise SelectionError("Every axis of the tuning grid needs at least one value, and none may be negative.")
         if max(self.dropouts) >= 1.0:
             raise SelectionError(f"Dropout {max(self.dropouts):g} removes every unit: give values below 1.")
+        if not 0.0 < self.interval_level < 1.0:
+            raise SelectionError(f"No interval has the level {self.interval_level:g}: give a share between 0 and 1.")
 
     def feature_names(self) -> tuple[str, ...]:
         """The feature columns that this configuration reads, in table order."""

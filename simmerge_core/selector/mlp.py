@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,10 @@ from simmerge_core.features.columns import FEATURE_VERSION
 from simmerge_core.files import hash_file, hash_json, replaced_folder
 from simmerge_core.operators.actions import Action, parse_action
 from simmerge_core.selector.block import FeatureBlock, block_of
+from simmerge_core.selector.calibration import Calibration, calibrate
 from simmerge_core.selector.config import SelectorConfig
+from simmerge_core.selector.coverage import out_of_fold_coverage
+from simmerge_core.selector.label_noise import LabelNoise, label_noise
 from simmerge_core.selector.members import LAYERS, Fit, Recipe, fit_members, forward
 from simmerge_core.selector.prediction import Prediction
 from simmerge_core.selector.rows import TrainingRows, refuse_leaks
@@ -27,7 +30,7 @@ from simmerge_core.selector.splits import pair_folds, validation_mask
 from simmerge_core.selector.threads import one_blas_thread
 
 WEIGHTS_FILE, CONFIG_FILE, METRICS_FILE = "selector.safetensors", "config.json", "metrics.json"
-_FORMAT = 1
+SELECTOR_FORMAT = 2
 _CHUNK = 512  # rows per product: hidden layers of one chunk stay in the cache
 _LEAST_PAIRS = 8
 
@@ -75,6 +78,10 @@ class Selector:
         What tuning and the out-of-fold predictions gave; JSON-ready.
     training_fingerprint
         Content hash of the rows it was trained on.
+    calibration
+        What turns predictions into intervals.
+    noise
+        Noise of the labels by task: a fact about them, not about what is predicted, and so no part of `key`.
     """
 
     config: SelectorConfig
@@ -86,6 +93,8 @@ class Selector:
     networks: Mapping[str, Mapping[str, np.ndarray]]
     metrics: dict[str, Any]
     training_fingerprint: str
+    calibration: Calibration
+    noise: Mapping[str, LabelNoise]
     name: str = "simmerge"
 
     @property
@@ -95,7 +104,7 @@ class Selector:
 
     @property
     def key(self) -> str:
-        """SHA-256 (hex) of weights, scaling and configuration."""
+        """SHA-256 (hex) of weights, scaling, configuration and calibration."""
         return hash_json({"description": self._description(), "tensors": _tensor_hashes(self._tensors())})
 
     def predict(self, features: pl.DataFrame) -> Prediction:
@@ -111,11 +120,15 @@ class Selector:
     def predict_block(self, block: FeatureBlock) -> Prediction:
         """Predict for rows given as arrays; arithmetic in float64."""
         members = self.member_utilities(block)
-        return Prediction(members.mean(axis=0), members.std(axis=0), members)
+        spread = members.std(axis=0)
+        return Prediction(members.mean(axis=0), spread, members, self.calibration.half_width(spread))
 
     def member_utilities(self, block: FeatureBlock) -> np.ndarray:
         """(members, n, actions) utilities of each network."""
-        x = self.scaler(block)
+        return self.utilities_of(self.scaler(block))
+
+    def utilities_of(self, x: np.ndarray) -> np.ndarray:
+        """(members, n, actions) utilities of each network for inputs (n, scaler.width) as the scaler makes them."""
         with one_blas_thread():
             parts = [self._utilities(x[start : start + _CHUNK]) for start in range(0, max(len(x), 1), _CHUNK)]
         return np.concatenate(parts, axis=1)
@@ -133,7 +146,7 @@ class Selector:
 
     def _description(self) -> dict[str, Any]:
         return {
-            "format": _FORMAT,
+            "format": SELECTOR_FORMAT,
             "feature_version": FEATURE_VERSION,
             "config": self.config.as_json(),
             "seed": self.seed,
@@ -146,6 +159,7 @@ class Selector:
             "difference_scale": self.targets.difference_scale,
             "networks": sorted(self.networks),
             "training_fingerprint": self.training_fingerprint,
+            "calibration": self.calibration.as_json(),
         }
 
     def _tensors(self) -> dict[str, np.ndarray]:
@@ -169,6 +183,7 @@ class Selector:
                 **self._description(),
                 "weights_sha256": hash_file(temporary / WEIGHTS_FILE),
                 "key": self.key,
+                "noise": {task: asdict(noise) for task, noise in self.noise.items()},
             }
             for file, value in ((CONFIG_FILE, description), (METRICS_FILE, self.metrics)):
                 text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
@@ -197,10 +212,10 @@ class Selector:
             raise SelectionError(
                 f"The selector in {folder} has a damaged JSON file ({error}): train it again."
             ) from error
-        if described.get("format") != _FORMAT or described.get("feature_version") != FEATURE_VERSION:
+        if described.get("format") != SELECTOR_FORMAT or described.get("feature_version") != FEATURE_VERSION:
             raise SelectionError(
                 f"The selector in {folder} is of format {described.get('format')} and feature version "
-                f"{described.get('feature_version')}, not {_FORMAT} and {FEATURE_VERSION}: train it again."
+                f"{described.get('feature_version')}, not {SELECTOR_FORMAT} and {FEATURE_VERSION}: train it again."
             )
         if hash_file(folder / WEIGHTS_FILE) != described["weights_sha256"]:
             raise SelectionError(
@@ -224,6 +239,8 @@ class Selector:
             networks={name: {layer: tensors[f"{name}.{layer}"] for layer in LAYERS} for name in described["networks"]},
             metrics=metrics,
             training_fingerprint=described["training_fingerprint"],
+            calibration=Calibration.from_json(described["calibration"]),
+            noise={task: LabelNoise(**noise) for task, noise in described["noise"].items()},
         )
 
 
@@ -304,15 +321,34 @@ def train(
             progress=_part(report, "training the ensemble", start + 0.6 * share, 0.4 * share),
         )
         networks[name] = fit.weights
-        with one_blas_thread():  # (n, o), each row by a network that held it out
-            outputs[name] = forward(fit.weights, x)[folds, np.arange(len(x))]
+        with one_blas_thread():
+            outputs[name] = forward(fit.weights, x)  # (members, n, o)
         metrics[name] = _described(fit, recipe, batch_size, table)
     joined = (
-        outputs["shared"] if "shared" in outputs else np.concatenate([outputs["level"], outputs["difference"]], axis=1)
+        outputs["shared"] if "shared" in outputs else np.concatenate([outputs["level"], outputs["difference"]], axis=2)
     )
-    metrics["out_of_fold"] = _out_of_fold(known.utilities, targets.decode(joined[:, :1], joined[:, 1:]))
+    members = targets.decode(joined[..., :1], joined[..., 1:])  # (members, n, actions)
+    # Each row by the network that held it out.
+    metrics["out_of_fold"] = _out_of_fold(known.utilities, members[folds, np.arange(len(x))])
     metrics["rows"] = {"fitted": len(known), "pairs": len(np.unique(pairs)), **known.dropped}
-    return Selector(config, seed, known.actions, names, scaler, targets, networks, metrics, known.fingerprint)
+    calibration = calibrate(known, members, folds, level=config.interval_level)
+    metrics["interval_coverage"] = {
+        "level": config.interval_level,
+        **out_of_fold_coverage(known, members, folds, level=config.interval_level),
+    }
+    return Selector(
+        config=config,
+        seed=seed,
+        actions=known.actions,
+        feature_names=names,
+        scaler=scaler,
+        targets=targets,
+        networks=networks,
+        metrics=metrics,
+        training_fingerprint=known.fingerprint,
+        calibration=calibration,
+        noise=label_noise(known),
+    )
 
 
 def _part(report: Callable[[str, float], None], message: str, start: float, share: float) -> Callable[[float], None]:

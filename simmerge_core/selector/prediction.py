@@ -25,11 +25,15 @@ class Prediction:
         deviation of its residuals on the training rows.
     members
         (members, n, actions) float64 of the single networks; None for baselines.
+    half_width
+        (n, actions) float64 > 0: half-width of the calibrated interval around each utility, which holds the measured
+        score at the selector's level (`calibration.Calibration`); None for baselines.
     """
 
     utilities: np.ndarray
     uncertainty: np.ndarray
     members: np.ndarray | None = None
+    half_width: np.ndarray | None = None
 
     def choice(self) -> np.ndarray:
         """(n,) index of the action with the highest predicted utility (§2.3.1); the first of equal ones."""

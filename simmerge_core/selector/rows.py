@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from simmerge_core.operators.actions import Action, parse_action
 
 META = ("a", "b", "task", "kind", "split", "a_domain", "b_domain")
 _PAIR = ("task", "a", "b")
+_NOISE = ("item_variance", "items")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class TrainingRows:
         The actions, in the order of the columns of `utilities`.
     dropped
         Rows left out, by reason: ``no_features``, ``incomplete`` (not every action labelled).
+    item_variance
+        (n, actions) float64: variance of a single item's score behind each utility, such that the mean over k items
+        per benchmark has `item_variance` / k; NaN where a label has no standard error, None where none has.
+    items
+        (n, actions) float64: items per benchmark and item set behind each utility; as above.
     """
 
     features: pl.DataFrame
@@ -41,6 +47,8 @@ class TrainingRows:
     meta: pl.DataFrame
     actions: tuple[Action, ...]
     dropped: Mapping[str, int] = field(default_factory=dict)
+    item_variance: np.ndarray | None = None
+    items: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.utilities)
@@ -49,8 +57,13 @@ class TrainingRows:
         """The rows where `mask` is true."""
         keep = np.asarray(mask, dtype=bool)
         series = pl.Series(keep)
-        return TrainingRows(
-            self.features.filter(series), self.utilities[keep], self.meta.filter(series), self.actions, self.dropped
+        return replace(
+            self,
+            features=self.features.filter(series),
+            utilities=self.utilities[keep],
+            meta=self.meta.filter(series),
+            item_variance=None if self.item_variance is None else self.item_variance[keep],
+            items=None if self.items is None else self.items[keep],
         )
 
     def of_split(self, *splits: str) -> TrainingRows:
@@ -60,7 +73,7 @@ class TrainingRows:
     def with_split(self, split: Sequence[str] | np.ndarray | pl.Series) -> TrainingRows:
         """The same rows under another split, e.g. one by checkpoint (`selector.checkpoint_split`)."""
         column = pl.Series("split", list(split), dtype=pl.String)
-        return TrainingRows(self.features, self.utilities, self.meta.with_columns(column), self.actions, self.dropped)
+        return replace(self, meta=self.meta.with_columns(column))
 
     def with_actions(self, actions: Sequence[Action | str]) -> TrainingRows:
         """The same rows with a subset of the actions."""
@@ -69,7 +82,13 @@ class TrainingRows:
         if unknown:
             raise SelectionError(f"The rows have no labels for the actions {unknown}: label them first.")
         index = [self.actions.index(a) for a in chosen]
-        return TrainingRows(self.features, self.utilities[:, index], self.meta, chosen, self.dropped)
+        return replace(
+            self,
+            utilities=self.utilities[:, index],
+            actions=chosen,
+            item_variance=None if self.item_variance is None else self.item_variance[:, index],
+            items=None if self.items is None else self.items[:, index],
+        )
 
     @property
     def pairs(self) -> np.ndarray:
@@ -78,7 +97,7 @@ class TrainingRows:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything a model can learn from: ids, splits, features, utilities, actions."""
+        """SHA-256 (hex) of everything a model can learn from: ids, splits, features, utilities, actions; no noise."""
         digest = hashlib.sha256()
         digest.update(json.dumps([str(a) for a in self.actions]).encode())
         digest.update(self.meta.select(META).write_csv().encode())
@@ -143,21 +162,30 @@ def training_rows(
     scored = _scores(raw, metric=metric, sets=sets, blend=blend, blend_metric=blend_metric)
     wide, incomplete = _pivot(_both_orientations(scored), chosen)
     known = table.unique(subset=_PAIR, keep="any", maintain_order=True)
+    names = [str(a) for a in chosen]
     joined = wide.join(known, on=list(_PAIR), how="inner").sort(*_PAIR)
     if joined.is_empty():
         raise SelectionError(
-            f"No pair has both features and labels under all of {[str(a) for a in chosen]} "
+            f"No pair has both features and labels under all of {names} "
             f"for metric {metric!r} on item set {item_set!r}: compute features and label pairs first."
         )
     rows = TrainingRows(
         features=joined.select(*_PAIR, *(c for c in known.columns if c not in _PAIR)),
-        utilities=joined.select(str(a) for a in chosen).to_numpy().astype(np.float64),
+        utilities=joined.select(names).to_numpy().astype(np.float64),
         meta=joined.select(META),
         actions=chosen,
         dropped={"no_features": wide.height - joined.height, "incomplete": incomplete},
+        item_variance=_noise(joined, names, "item_variance"),
+        items=_noise(joined, names, "items"),
     )
     refuse_leaks(rows.meta)
     return rows
+
+
+def _noise(joined: pl.DataFrame, names: Sequence[str], what: str) -> np.ndarray | None:
+    """(n, actions) of one of the columns that `_pivot` names ``<action> <what>``; None where all are unknown."""
+    values = joined.select(f"{name} {what}" for name in names).cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return None if np.isnan(values).all() else values
 
 
 def refuse_leaks(meta: pl.DataFrame) -> None:
@@ -191,11 +219,20 @@ def _scores(
     weight = pl.when(pl.col("metric") == deciding).then(1.0 - blend).otherwise(0.0) + pl.when(
         pl.col("metric") == blend_metric
     ).then(blend).otherwise(0.0)
-    part = labels.filter(pl.col("item_set").is_in(sets)).with_columns(weight.alias("weight"))
+    told = {"stderr", "n"} <= set(labels.columns)
+    part = labels.filter(pl.col("item_set").is_in(sets)).with_columns(
+        weight.alias("weight"),
+        (pl.col("n") * pl.col("stderr") ** 2 if told else pl.lit(None, pl.Float64)).alias("item_variance"),
+        (pl.col("n") if told else pl.lit(None)).cast(pl.Float64).alias("items"),
+    )
     part = _canonical(part.filter(pl.col("weight") > 0))
     place = ["task", "a", "b", "action"]
     by_seed = part.group_by(*place, "benchmark", "metric", "item_set").agg(
-        pl.mean("utility"), pl.first("weight"), pl.first("kind"), pl.min("split"), pl.max("split").alias("split_max")
+        pl.mean("utility", *_NOISE),
+        pl.first("weight"),
+        pl.first("kind"),
+        pl.min("split"),
+        pl.max("split").alias("split_max"),
     )
     conflict = by_seed.filter(pl.col("split") != pl.col("split_max"))
     if conflict.height:
@@ -203,6 +240,9 @@ def _scores(
         raise SelectionError(f"The pair {{{a}, {b}}} lies in more than one split: label it again under one split rule.")
     by_benchmark = by_seed.group_by(*place, "benchmark").agg(
         (pl.col("utility") * pl.col("weight")).sum() / len(sets),
+        # Of a blend of two metrics the blend of the variances is an upper bound; a single unknown one hides the sum.
+        _unless_unknown((pl.col("item_variance") * pl.col("weight")).sum() / len(sets), "item_variance"),
+        pl.mean("items"),
         pl.col("weight").sum() / len(sets),
         pl.first("kind"),
         pl.first("split"),
@@ -210,9 +250,19 @@ def _scores(
     # A benchmark whose metric or item set is missing has less than the full weight and would bias the mean.
     by_benchmark = by_benchmark.filter((pl.col("weight") - 1.0).abs() < 1e-9)
     by_task = by_benchmark.group_by(*place).agg(
-        pl.mean("utility"), pl.len().alias("benchmarks"), pl.first("kind"), pl.first("split")
+        pl.mean("utility"),
+        # The mean over m benchmarks of k items each has the variance Σ vᵢ / (m² k).
+        _unless_unknown(pl.col("item_variance").mean() / pl.len(), "item_variance"),
+        pl.mean("items"),
+        pl.len().alias("benchmarks"),
+        pl.first("kind"),
+        pl.first("split"),
     )
     return by_task.filter(pl.col("benchmarks") == pl.col("benchmarks").max().over("task")).drop("benchmarks")
+
+
+def _unless_unknown(value: pl.Expr, column: str) -> pl.Expr:
+    return pl.when(pl.col(column).null_count() == 0).then(value).alias(column)
 
 
 def _mirror_names(actions: pl.Series) -> dict[str, str]:
@@ -248,7 +298,9 @@ def _pivot(scores: pl.DataFrame, actions: tuple[Action, ...]) -> tuple[pl.DataFr
     names = [str(a) for a in actions]
     key = [*_PAIR, "kind", "split"]
     wide = scores.group_by(key).agg(
-        pl.col("utility").filter(pl.col("action") == name).first().alias(name) for name in names
+        pl.col(value).filter(pl.col("action") == name).first().alias(alias)
+        for name in names
+        for value, alias in (("utility", name), *((noise, f"{name} {noise}") for noise in _NOISE))
     )
     complete = wide.drop_nulls(names)
     return complete.sort(*_PAIR), wide.height - complete.height

@@ -170,6 +170,19 @@ MERGE_PLANS = Table(
         Column("actions", pl.List(pl.String), "one action per step"),
         Column("predicted_utility", _F, "predicted utility of the merged model", unit="metric"),
         Column("uncertainty", _F, "standard deviation over the ensemble", unit="metric", low=0.0),
+        Column("low", _F, "lower end of the calibrated interval of the utility", unit="metric", nullable=True),
+        Column(
+            "high", _F, "its upper end; all five are null for a model without calibration", unit="metric", nullable=True
+        ),
+        Column(
+            "difference_low",
+            _F,
+            "lower end of the interval of the first plan's utility minus this one's",
+            unit="metric",
+            nullable=True,
+        ),
+        Column("difference_high", _F, "its upper end", unit="metric", nullable=True),
+        Column("distinguishable", pl.Boolean, "whether that interval excludes zero", nullable=True),
         Column("step_utilities", pl.List(pl.Float64), "predicted utility after each step", unit="metric"),
         Column("step_uncertainties", pl.List(pl.Float64), "standard deviation per step", unit="metric"),
         Column("search", _S, "exhaustive or beam"),

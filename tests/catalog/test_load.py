@@ -48,6 +48,12 @@ def test_a_good_catalog_has_absolute_paths_and_lookups(folder: Path) -> None:
     assert catalog.merge_request("pair").targets == ("math",)
 
 
+def test_weights_of_a_request(folder: Path) -> None:
+    catalog = _load(folder, GOOD.replace("task: math, k: 2", "tasks: [math], weights: [2], k: 2"))
+    assert catalog.merge_request("pair").weights == (2.0,)
+    assert _load(folder, GOOD).merge_request("pair").weights is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "said"),
     [
@@ -77,6 +83,13 @@ def test_a_good_catalog_has_absolute_paths_and_lookups(folder: Path) -> None:
         ("merge_requests:", "action_sets: {mine: [linear, linear@0.5]}\nmerge_requests:", 11, "linear@0.5 twice"),
         ("merge_requests:", "action_sets: {mine: [linear]}\nmerge_requests:", 11, "fewer than two"),
         ("task: math, k: 2", "tasks: [math, math], k: 2", 12, "'math' twice"),
+        ("task: math, k: 2", "tasks: [math], weights: [1, 2], k: 2", 12, "weights [1.0, 2.0] for 1 tasks"),
+        ("task: math, k: 2", "tasks: [math], weights: [0], k: 2", 12, "not all zero"),
+        ("task: math, k: 2", "tasks: [math], weights: [-1], k: 2", 12, "greater than or equal to 0"),
+        ("task: math, k: 2", "tasks: [math], weights: [much], k: 2", 12, "weights"),
+        ("task: math, k: 2", "tasks: [math], weights: [.inf], k: 2", 12, "weights"),
+        ("task: math, k: 2", "tasks: [math], weights: [1], how: min, k: 2", 12, "for the mean only"),
+        ("task: math, k: 2", "task: math, weights: [1], k: 2", 12, "one per entry of tasks"),
         ("merge_requests:", "version: 1\nmerge_requests:", 11, "'version' occurs a second time"),
     ],
 )

@@ -52,6 +52,8 @@ def train_selector(data: Path) -> None:
                 "item_set": "A",
                 "seed": 0,
                 "utility": 0.3 + 0.1 * number * row["weight_cosine"],
+                "stderr": 0.05,
+                "n": 64,
             }
             for place, row in enumerate(features.filter(pl.col("a") < pl.col("b")).iter_rows(named=True))
             for number, action in enumerate(ACTION_SETS["extended"])

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from pipeline_world import World
 
-from simmerge_core.tables import MERGE_LABELS, MERGE_OUTCOMES, PAIRWISE_FEATURES, PLAN_LABELS, TABLES
+from simmerge_core.tables import MERGE_LABELS, MERGE_OUTCOMES, MERGE_PLANS, PAIRWISE_FEATURES, PLAN_LABELS, TABLES
 from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.label_requests import designed_plans, further_plans
 from simmerge_pipeline.materialize import Summary
@@ -115,6 +115,29 @@ def test_the_merged_folder_is_compared_with_its_rivals(finished: tuple[World, Su
         assert {"simmerge", "expert_last_best_fixed", "random_order", "parent", "base"} == set(rows["role"])
         assert rows.filter(pl.col("role") == "parent")["model"].n_unique() == request.k
         assert (world.root.folder("merged_checkpoints", merge_request=request.id) / "model.safetensors").is_file()
+
+
+def test_intervals_and_explanations_are_metadata(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    requests = {request.id: request for request in world.catalog.merge_requests}
+    for key, event in latest(world, "merge_plans").items():
+        plans, told = world.root.read(MERGE_PLANS, merge_request=str(key)), event.metadata
+        best = plans.row(0, named=True)
+        assert best["low"] < best["predicted_utility"] < best["high"]
+        assert str(told["interval"].value).startswith(f"{best['low']:.4f} to {best['high']:.4f} at ")
+        still_open = plans.filter(~pl.col("distinguishable") & (pl.col("rank") > 1))["rank"].to_list()
+        assert told["cannot be told apart from the best"].value == still_open
+        assert told["evaluations that would settle it"].value["plans"] == (len(still_open) + 1 if still_open else 0)
+        why = str(told["why"].value)
+        assert why.count("**Step") == requests[str(key)].k - 1
+        assert all(f"{action} is predicted" in why for action in best["actions"])
+        assert "| task code |" in why
+    metadata = latest(world, "selector")[None].metadata
+    for name in ("paper", "extended"):
+        measured = metadata[f"{name} intervals"].value
+        assert measured["out of fold"]["level"] == 0.9
+        assert measured["out of fold"]["mean_half_width"] > 0
+        assert metadata[f"{name} interval coverage"].value == measured["test pairs"]["every_action"]
 
 
 def test_a_second_time_nothing_is_computed_and_no_file_changes(finished: tuple[World, Summary]) -> None:

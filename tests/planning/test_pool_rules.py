@@ -57,6 +57,15 @@ def test_counts_and_pruning_equal_a_list_of_all_sets(
         for size in range(1, k):
             assert pool.extensible(np.array([order[:size]])).all()
             assert pool.completions(np.array(order[:size])) > 0
+    # What can follow a prefix is what makes a prefix again.
+    for size in range(1, k):
+        prefixes = np.array(list(permutations(range(len(ids)), size)))
+        prefixes = prefixes[pool.extensible(prefixes)]
+        following = pool.appendable(prefixes)
+        for prefix, row in zip(prefixes.tolist(), following, strict=True):
+            fresh = [c for c in range(len(ids)) if c not in prefix]
+            longer = pool.extensible(np.array([[*prefix, c] for c in fresh]))
+            assert set(np.flatnonzero(row)) == {c for c, fine in zip(fresh, longer, strict=True) if fine}
 
 
 def test_baseline_plans() -> None:

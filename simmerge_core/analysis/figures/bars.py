@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from simmerge_core.analysis.figures.style import INK, MUTED, colour, draw, label, quiet
+from simmerge_core.analysis.figures.style import INK, MUTED, Form, colour, draw, label, quiet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +23,8 @@ def gap_closed_bars(
     oracle: str | None = "oracle",
     title: str = "Share of the expert–auxiliary gap closed",
     note: str = "",
+    form: Form = "png",
+    halo: bool = False,
 ) -> bytes:
     """Grouped bars, one group per task and one for the mean over tasks.
 
@@ -36,11 +38,15 @@ def gap_closed_bars(
         Method drawn as a tick across each group, or None.
     title, note
         Heading, and a line below it.
+    form
+        File format.
+    halo
+        Whether values have a white edge, so that no oracle strikes them through.
 
     Returns
     -------
     bytes
-        PNG.
+        The file.
     """
     tasks = sorted(frame["task"].unique().to_list())
     values = {(row["task"], row["method"]): row["gap_closed"] for row in frame.iter_rows(named=True)}
@@ -72,6 +78,7 @@ def gap_closed_bars(
                             fontsize=9,
                             fontweight="bold",
                             color=colour(method),
+                            path_effects=_white_edge() if halo else None,
                         )
         if oracle is not None:
             axes.hlines(series(oracle), places - 0.42, places + 0.42, color=INK, linewidth=1.6, label=label(oracle))
@@ -112,7 +119,13 @@ def gap_closed_bars(
             handlelength=1.2,
         )
 
-    return draw(paint, width=9.0, height=4.4)
+    return draw(paint, width=9.0, height=4.4, form=form)
+
+
+def _white_edge() -> list[Any]:
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3.0, foreground="white")]
 
 
 def _number(value: float | None) -> float:

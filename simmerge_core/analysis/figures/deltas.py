@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from simmerge_core.analysis.figures.style import INK, MUTED, colour, draw, label, quiet
+from simmerge_core.analysis.figures.style import INK, MUTED, Form, colour, draw, label, quiet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +22,7 @@ def delta_markers(
     methods: Sequence[str],
     title: str = "Change against expert and auxiliary",
     note: str = "",
+    form: Form = "png",
 ) -> bytes:
     """Per task and method, Δexpert (above) and Δaux (below) in percent, each from zero (Fig. 3).
 
@@ -31,11 +32,13 @@ def delta_markers(
         Columns ``task``, ``method``, ``delta_expert``, ``delta_aux`` (percent, null where undefined).
     methods
         Methods from top to bottom.
+    form
+        File format.
 
     Returns
     -------
     bytes
-        PNG.
+        The file.
     """
     tasks = sorted(frame["task"].unique().to_list())
     values = {(row["task"], row["method"]): row for row in frame.iter_rows(named=True)}
@@ -71,7 +74,7 @@ def delta_markers(
         if note:
             figure.supxlabel(note, fontsize=8.5, color=MUTED)
 
-    return draw(paint, width=9.6, height=1.6 + 0.46 * len(methods))
+    return draw(paint, width=9.6, height=1.6 + 0.46 * len(methods), form=form)
 
 
 def merge_size_lines(
@@ -79,6 +82,7 @@ def merge_size_lines(
     *,
     title: str = "Two-, three- and four-way merges",
     note: str = "",
+    form: Form = "png",
 ) -> bytes:
     """Macro-averaged Δexpert (left) and Δaux (right) against the number of merged checkpoints (Fig. 4).
 
@@ -86,11 +90,13 @@ def merge_size_lines(
     ----------
     series
         Per method and k: (Δexpert, Δaux) in percent.
+    form
+        File format.
 
     Returns
     -------
     bytes
-        PNG.
+        The file.
     """
     sizes = sorted({k for points in series.values() for k in points})
 
@@ -126,4 +132,4 @@ def merge_size_lines(
         if note:
             figure.supxlabel(note, fontsize=8.5, color=MUTED)
 
-    return draw(paint, width=9.0, height=4.0)
+    return draw(paint, width=9.0, height=4.0, form=form)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from simmerge_core.analysis.figures.style import INK, MUTED, draw, label
+from simmerge_core.analysis.figures.style import INK, MUTED, Form, draw, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def similarity_heat_map(features: pl.DataFrame, *, title: str = "Similarity before merging", note: str = "") -> bytes:
+def similarity_heat_map(
+    features: pl.DataFrame, *, title: str = "Similarity before merging", note: str = "", form: Form = "png"
+) -> bytes:
     """Two checkpoints × checkpoints panels: weight cosine, and KL(row || column) as the mean over the tasks' probes.
 
     Parameters
@@ -22,11 +24,13 @@ def similarity_heat_map(features: pl.DataFrame, *, title: str = "Similarity befo
     features
         Rows of `pairwise_features` (any tasks): a, b, a_domain, b_domain, weight_cosine, kl_ab_mean. Checkpoints
         are ordered by domain, then id; pairs without features stay blank.
+    form
+        File format.
 
     Returns
     -------
     bytes
-        PNG.
+        The file.
     """
     both = pl.concat(
         [
@@ -62,7 +66,7 @@ def similarity_heat_map(features: pl.DataFrame, *, title: str = "Similarity befo
         if note:
             figure.supxlabel(note, fontsize=8.5, color=MUTED)
 
-    return draw(paint, width=9.6, height=4.2)
+    return draw(paint, width=9.6, height=4.2, form=form)
 
 
 def _bar(figure: Figure, axes: Axes, image: Any, name: str) -> None:

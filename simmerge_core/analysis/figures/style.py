@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Form = Literal["png", "svg"]
+"""File format of a figure."""
+
 INK = "#22262B"
 MUTED = "#6B737C"
 GRID = "#E3E6EA"
@@ -73,6 +76,7 @@ _RULES = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "path.simplify": False,
+    "svg.hashsalt": "simmerge",
 }
 
 
@@ -91,8 +95,8 @@ def colour(name: str, position: int = 0) -> str:
     return COLOURS.get(name, OTHERS[position % len(OTHERS)])
 
 
-def draw(paint: Callable[[Figure], None], *, width: float, height: float, dpi: int = 150) -> bytes:
-    """Run `paint` on a fresh figure of the given size (inches) and return it as PNG bytes.
+def draw(paint: Callable[[Figure], None], *, width: float, height: float, dpi: int = 150, form: Form = "png") -> bytes:
+    """Run `paint` on a fresh figure of the given size (inches) and return it as the bytes of a PNG or SVG file.
 
     The same input gives the same bytes: no date, no user settings, the font that matplotlib ships.
     """
@@ -107,7 +111,8 @@ def draw(paint: Callable[[Figure], None], *, width: float, height: float, dpi: i
         FigureCanvasAgg(figure)
         paint(figure)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        unchanging = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
+        figure.savefig(buffer, format=form, dpi=dpi, metadata=unchanging)
     return buffer.getvalue()
 
 

@@ -17,6 +17,7 @@ from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.label_requests import kept_rows, scoring
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import MERGE_REQUEST
+from simmerge_pipeline.plan_metadata import plan_metadata
 from simmerge_pipeline.requests import best_plan, outcome_rows, rivals, score_folder
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
 from simmerge_pipeline.stamps import stamped
@@ -31,16 +32,16 @@ from simmerge_pipeline.training import labelled_pairs
     kinds={"polars", "parquet"},
     owners=OWNERS,
     tags={"stage": "merges"},
-    code_version="1",
+    code_version="2",
     backfill_policy=ONE_RUN,
     automation_condition=WHEN_INPUTS_EXIST,
     metadata=definition_metadata(MERGE_PLANS),
     check_specs=checks.specs("merge_plans", checks.NO_NAN),
 )
 def merge_plans(context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource) -> Iterator[Any]:
-    """One ranked plan of a merge request: order, operators, predicted utility and uncertainty; nothing is merged."""
+    """One ranked plan of a merge request: order, operators, predicted utility with its interval; nothing is merged."""
     from simmerge_core.analysis import selector_folder
-    from simmerge_core.planning import search
+    from simmerge_core.planning import explain_plan, search, settle, target_of
     from simmerge_core.selector import Selector
 
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
@@ -51,21 +52,23 @@ def merge_plans(context: dg.AssetExecutionContext, catalog: CatalogResource, dat
             request = declared.merge_request(id)
             selector = Selector.load(selector_folder(root, request.actions))
             pool = declared.checkpoint_ids if request.checkpoints == "all" else request.checkpoints
+            target = target_of(request.targets, combine=request.how, weights=request.weights)
             ranked = search(
                 selector,
                 features,
                 [c for c in pool if c in prints],
-                request.targets,
+                target,
                 k=request.k,
                 top=request.top,
-                combine=request.how,
                 progress=run.piece(number, len(run.keys)),
             ).with_columns(selector_key=pl.lit(selector.key))
             run.verdicts.add("no_nan", id, checks.nans(ranked), examined=ranked.height)
             path = root.write(MERGE_PLANS, ranked, merge_request=id)
-            best = {"best plan": str(best_plan(ranked)), "predicted utility": ranked["predicted_utility"][0]}
+            plan = best_plan(ranked)
+            why = explain_plan(selector, features, plan.checkpoints, plan.actions, target)
+            about = {"best plan": str(plan), **plan_metadata(ranked, settle(ranked, selector, target), why)}
             stamp = stamped("merge_plans", declared, root, id)
-            run.wrote(id, {**written_metadata(MERGE_PLANS, ranked, path), **stamp, **best})
+            run.wrote(id, {**written_metadata(MERGE_PLANS, ranked, path), **stamp, **about})
     yield from run.results()
 
 

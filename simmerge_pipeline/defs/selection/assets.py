@@ -12,6 +12,7 @@ from simmerge_pipeline.actions import action_sets
 from simmerge_pipeline.asset_options import OWNERS, WHEN_INPUTS_CHANGE, WHEN_RESULTS_CHANGE
 from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.pictures import pictures
+from simmerge_pipeline.plan_metadata import calibration_metadata
 from simmerge_pipeline.progress import part, progress_of
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
 from simmerge_pipeline.stamps import stamped
@@ -24,7 +25,7 @@ from simmerge_pipeline.training import deciding_metrics, item_sets, labelled_pai
     kinds={"torch", "safetensors"},
     owners=OWNERS,
     tags={"stage": "selection"},
-    code_version="1",
+    code_version="2",
     automation_condition=WHEN_INPUTS_CHANGE,
 )
 def selector(
@@ -51,6 +52,7 @@ def selector(
         trained.save(folder := selector_folder(root, name, reverse=reverse))
         keys[f"{folder.name} key"] = trained.key
         keys[f"{folder.name} rows"] = len(rows.features)
+        keys.update(calibration_metadata(folder.name, trained, rows))
     return dg.MaterializeResult(metadata={**keys, **stamped("selector", declared, root)})
 
 
