@@ -12,7 +12,7 @@ from simmerge_core.analysis.gaps import Gaps
 from simmerge_core.analysis.pairwise import clusters_of
 from simmerge_core.analysis.protocol import Outcomes
 from simmerge_core.analysis.units import Units
-from simmerge_core.experiments.comparison import SIMMERGE, compare, predictions, raw_rows
+from simmerge_core.experiments.comparison import SIMMERGE, compare, predictions
 from simmerge_core.experiments.data import ExperimentData, Progress, part_of
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.held_out import held_out, held_out_outcomes
@@ -44,11 +44,11 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
         section, raw, outcomes = compare(data, units, predictions(data, units, rows, [SIMMERGE], tell))
         held, parts = held_out_outcomes(data, units, "experts", tell, models=())
         pair[name], unseen[name] = (units, outcomes), (units, held)
-        section["held_out_experts"], _ = held_out(data, units, "experts", models=(), outcomes=(held, parts))
+        section["held_out_experts"], unseen_rows = held_out(data, units, "experts", models=(), outcomes=(held, parts))
         figures[name] = section
         frames.append(raw.with_columns(pl.lit(name).alias("actions"), pl.lit("pairs").alias("split")))
         frames.append(
-            pl.concat([raw_rows(u, o, data.along) for _, u, o in parts]).with_columns(
+            unseen_rows.drop("fold").with_columns(
                 pl.lit(name).alias("actions"), pl.lit("held_out_experts").alias("split")
             )
         )

@@ -43,6 +43,7 @@ class Bar:
 
 
 _WIDE = "both tasks: GapClosed of choices among the wide set"
+_LEAST = "the worse of both tasks: MIN-GapClosed of choices for it above the wide set's best fixed action"
 _PLACES: tuple[tuple[str, str | None, tuple[str, ...], str, bool], ...] = (
     ("pair split", "pair_split_captured", ("pairs", "paper", "headroom_captured"), "share", False),
     ("pair split: above the strongest baseline", None, ("pairs", "paper", "lead"), "utility", False),
@@ -103,9 +104,16 @@ _PLACES: tuple[tuple[str, str | None, tuple[str, ...], str, bool], ...] = (
         True,
     ),
     (
-        "the worse of both tasks: MIN-GapClosed of choices for it above the wide set's best fixed action",
+        _LEAST,
         None,
         ("actions", "wide", "minimum", "points_over_best_fixed", "simmerge"),
+        "points",
+        True,
+    ),
+    (
+        f"{_LEAST}, held-out experts",
+        None,
+        ("actions", "wide", "held_out_experts", "minimum", "points_over_best_fixed", "simmerge"),
         "points",
         True,
     ),

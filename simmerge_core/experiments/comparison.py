@@ -16,7 +16,7 @@ from simmerge_core.analysis.predictions import predict_parts
 from simmerge_core.analysis.protocol import Direction, Outcomes, evaluate
 from simmerge_core.analysis.units import Units
 from simmerge_core.experiments.data import ExperimentData, Progress, silent
-from simmerge_core.experiments.minimum import minimum_figures
+from simmerge_core.experiments.minimum import minimum_figures, minimum_values
 from simmerge_core.selector import MODELS, SelectorConfig, TrainingRows, UtilityModel
 from simmerge_core.selector.models import PAPER_MLP
 
@@ -79,7 +79,11 @@ def compare(
         outcome_figures(data, units, outcomes, list(parts))
         | {"pairs": int((units.split == split).sum())}
         | (
-            {"minimum": minimum_figures(data, units, parts, split=split, along=along)}
+            {
+                "minimum": minimum_figures(
+                    data, [minimum_values(units, parts, split=split, along=along, min_gap=choices.min_gap)]
+                )
+            }
             if units.tasks.shape[1] > 1
             else {}
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from simmerge_core.errors import SelectionError
 from simmerge_core.experiments.comparison import SIMMERGE, outcome_figures, predictions, raw_rows, rivals_for, train_all
 from simmerge_core.experiments.data import ExperimentData, Progress, part_of, silent
 from simmerge_core.experiments.experiment import Catalogs
+from simmerge_core.experiments.minimum import MinimumValues, minimum_figures, minimum_values
 from simmerge_core.experiments.pairs import TARGETS
 from simmerge_core.experiments.result import Result
 from simmerge_core.experiments.variants import Variant
@@ -42,8 +43,14 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     return Result(pl.concat(frames), figures)
 
 
-Fold = tuple[str, Units, Outcomes]
-"""What was held out, the units under that split, and the outcomes on them."""
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What was held out, the units under that split, the outcomes on them, and those for the worse of two tasks."""
+
+    label: str
+    units: Units
+    outcomes: Outcomes
+    minimum: MinimumValues | None = None
 
 
 def held_out(
@@ -58,8 +65,16 @@ def held_out(
     """Figures and rows over all folds of ``experts`` or ``tasks``; `outcomes` where they are known already."""
     together, folds = outcomes or held_out_outcomes(data, units, kind, progress, models=models)
     names = [SIMMERGE, *rivals_for(units.actions, models)]
-    raw = [raw_rows(u, o, data.along).with_columns(pl.lit(label).alias("fold")) for label, u, o in folds]
-    return outcome_figures(data, units, together, names) | {"folds": len(folds)}, pl.concat(raw)
+    section = outcome_figures(data, units, together, names) | {"folds": len(folds)}
+    least = [fold.minimum for fold in folds if fold.minimum is not None]
+    return section | ({"minimum": minimum_figures(data, least)} if least else {}), fold_rows(data, folds)
+
+
+def fold_rows(data: ExperimentData, folds: Sequence[Fold]) -> pl.DataFrame:
+    """Raw rows of all folds."""
+    return pl.concat(
+        [raw_rows(f.units, f.outcomes, data.along).with_columns(pl.lit(f.label).alias("fold")) for f in folds]
+    )
 
 
 def held_out_outcomes(
@@ -91,8 +106,11 @@ def held_out_outcomes(
             n: {d: p.mean(axis=1) for d, p in by.items()} for n, by in predicted.items()
         }
         outcome = evaluate(fold_units, means, along=data.along, within=choices.within, min_gap=choices.min_gap)
-        folds.append((label, fold_units, outcome))
-    return stacked([outcome for _, _, outcome in folds]), folds
+        least = None
+        if units.tasks.shape[1] > 1:
+            least = minimum_values(fold_units, predicted, split="test", along=data.along, min_gap=choices.min_gap)
+        folds.append(Fold(label, fold_units, outcome, least))
+    return stacked([fold.outcomes for fold in folds]), folds
 
 
 PlannedFold = tuple[str, np.ndarray, Callable[[TrainingRows], np.ndarray]]
@@ -162,7 +180,7 @@ def held_out_variants(
             for v in every
         }
         outcome = evaluate(fold_units, means, along=data.along, within=choices.within, min_gap=choices.min_gap)
-        folds.append((label, fold_units, outcome))
-    together = stacked([outcome for _, _, outcome in folds])
-    raw = [raw_rows(u, o, data.along).with_columns(pl.lit(label).alias("fold")) for label, u, o in folds]
-    return outcome_figures(data, units, together, [v.name for v in every]) | {"folds": len(folds)}, pl.concat(raw)
+        folds.append(Fold(label, fold_units, outcome))
+    together = stacked([fold.outcomes for fold in folds])
+    figures = outcome_figures(data, units, together, [v.name for v in every]) | {"folds": len(folds)}
+    return figures, fold_rows(data, folds)

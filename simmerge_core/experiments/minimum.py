@@ -7,6 +7,7 @@ reads them on the items it may choose from, the selector's features do not conta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,26 +28,43 @@ def least_gap(units: Units, values: np.ndarray, item_set: str, *, min_gap: float
     return np.asarray(gap_closed(values, expert, auxiliary, min_gap=min_gap)).min(axis=1)
 
 
-def minimum_figures(
-    data: ExperimentData,
+@dataclass(frozen=True, slots=True)
+class MinimumValues:
+    """MIN-GapClosed of every method on r rows (units × directions), percent.
+
+    Attributes
+    ----------
+    values
+        By method, (r,): each model's choices, the best fixed action for it, every action, random, the honest oracle.
+    models
+        The methods that are models.
+    clusters
+        Checkpoints of each row, as `bootstrap.cluster_weights` takes them.
+    """
+
+    values: Mapping[str, np.ndarray]
+    models: tuple[str, ...]
+    clusters: np.ndarray
+
+
+def minimum_values(
     units: Units,
     parts: Mapping[str, Mapping[Direction, np.ndarray]],
     *,
     split: str,
     along: Sequence[Direction],
-) -> dict[str, Any]:
-    """MIN-GapClosed of each model's choices, of the best fixed action for it, of every action and the honest oracle.
+    min_gap: float,
+) -> MinimumValues:
+    """Choose for the worse task and be judged by it.
 
     A unit takes part where both tasks pass the guard on both item sets of a direction.
     """
-    choices, noise = data.protocol.choices, data.protocol.noise
     found: dict[str, list[np.ndarray]] = {}
     clusters = []
     training = np.isin(units.split, TRAINING_SPLITS)
     for direction in along:
         seen, scored = (
-            least_gap(units, units.utilities[s], s, min_gap=choices.min_gap)
-            for s in (direction.chosen_on, direction.scored_on)
+            least_gap(units, units.utilities[s], s, min_gap=min_gap) for s in (direction.chosen_on, direction.scored_on)
         )
         usable = np.isfinite(seen).all(axis=1) & np.isfinite(scored).all(axis=1)
         test = np.flatnonzero((units.split == split) & usable)
@@ -55,7 +73,7 @@ def minimum_figures(
         rows = np.arange(len(test))
         clusters.append(clusters_of(units)[test])
         for name, by in parts.items():
-            predicted = least_gap(units, by[direction], direction.chosen_on, min_gap=choices.min_gap)[test]
+            predicted = least_gap(units, by[direction], direction.chosen_on, min_gap=min_gap)[test]
             found.setdefault(name, []).append(scored[test][rows, predicted.argmax(axis=1)])
         found.setdefault("best_fixed", []).append(scored[test, fixed])
         found.setdefault("oracle", []).append((tied_best(seen[test]) * scored[test]).sum(axis=1))
@@ -63,17 +81,23 @@ def minimum_figures(
         for number, action in enumerate(units.actions):
             found.setdefault(method_name(action), []).append(scored[test, number])
     values = {name: np.concatenate(pieces) for name, pieces in found.items()}
-    weights = cluster_weights(np.concatenate(clusters), draws=noise.draws, seed=noise.seed)
-    result: dict[str, Any] = {
-        "rows": len(values["best_fixed"]),
-        "min_gap_closed": {name: interval(weighted_mean(v), weights).as_dict() for name, v in values.items()},
-    }
+    return MinimumValues(values, tuple(parts), np.concatenate(clusters))
+
+
+def minimum_figures(data: ExperimentData, found: Sequence[MinimumValues]) -> dict[str, Any]:
+    """MIN-GapClosed of every method over all rows of one or several splits, with intervals."""
+    first, noise = found[0], data.protocol.noise
+    values = {name: np.concatenate([f.values[name] for f in found]) for name in first.values}
+    weights = cluster_weights(np.concatenate([f.clusters for f in found]), draws=noise.draws, seed=noise.seed)
     base = values["best_fixed"]
-    result["points_over_best_fixed"] = {
-        name: interval(weighted_mean(values[name] - base), weights).as_dict() for name in (*parts, "oracle")
+    return {
+        "rows": len(base),
+        "min_gap_closed": {name: interval(weighted_mean(v), weights).as_dict() for name, v in values.items()},
+        "points_over_best_fixed": {
+            name: interval(weighted_mean(values[name] - base), weights).as_dict() for name in (*first.models, "oracle")
+        },
+        "captured": {
+            name: interval(ratio_of_means(values[name] - base, values["oracle"] - base), weights).as_dict()
+            for name in first.models
+        },
     }
-    result["captured"] = {
-        name: interval(ratio_of_means(values[name] - base, values["oracle"] - base), weights).as_dict()
-        for name in parts
-    }
-    return result

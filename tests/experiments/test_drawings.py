@@ -177,8 +177,8 @@ def _curves() -> Result:
     return Result(
         rows(),
         {
-            "training_size": n.comparison(captured=sizes),
-            "probe_size": n.comparison(captured=("8 prompts", "16 prompts")),
+            "training_size": n.comparison(captured=sizes) | {"training_pairs": 130},
+            "probe_size": n.comparison(captured=("8 prompts", "16 prompts")) | {"prompts": 64},
             "labels": n.comparison(captured=labels),
             "labels_judged_by_probability": n.comparison(captured=("exact match", *labels)),
         },
