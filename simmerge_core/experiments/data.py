@@ -102,13 +102,16 @@ class ExperimentData:
 
     @cached_property
     def stamp(self) -> str:
-        """Hash of every table row that an experiment may read, and of the protocol."""
+        """Hash of every table row that an experiment may read, of the protocol, and of what selectors are made of."""
+        from simmerge_core.selector import SELECTOR_FORMAT
+
         tables = (self.labels, self.scores, self.features, self.plan_labels)
         parts = [
             str(int(t.select(sorted(t.columns)).hash_rows(seed=0).sort().hash(seed=1).sum() or 0)) if t.height else ""
             for t in tables
         ]
-        return hash_json({"tables": parts, "protocol": self.protocol.model_dump(mode="json")})
+        selectors = {"format": SELECTOR_FORMAT, "settings": self.settings.as_json()}
+        return hash_json({"tables": parts, "protocol": self.protocol.model_dump(mode="json"), "selectors": selectors})
 
     def extent(self) -> Least:
         """How much of the catalog is labelled: pairs of expert and auxiliary, and designed configurations."""
@@ -187,7 +190,10 @@ class ExperimentData:
 
     def _model_key(self, rows: TrainingRows, config: SelectorConfig) -> str:
         seed = self.protocol.choices.seed
-        return hash_json({"rows": rows.fingerprint, "seed": seed, "config": config.as_json()})[:40]
+        from simmerge_core.selector import SELECTOR_FORMAT
+
+        what = {"format": SELECTOR_FORMAT, "rows": rows.fingerprint, "seed": seed, "config": config.as_json()}
+        return hash_json(what)[:40]
 
     def execute(self, plans: Sequence[tuple[Plan, str]], progress: Progress = silent) -> pl.DataFrame:
         """Scores of (plan, task) requests, rows as in `plan_labels`: from the store, else merged and evaluated now."""
