@@ -124,6 +124,13 @@ _PLACES: tuple[tuple[str, str | None, tuple[str, ...], str, bool], ...] = (
         "share",
         False,
     ),
+    (
+        "larger models without retraining, behaviour standardised there (thought of after the first look)",
+        "transfer_captured",
+        ("transfer", "paper", "captured", "adapted"),
+        "share",
+        False,
+    ),
 )
 """Name, key in the protocol (None: above zero), place of the figure, unit, and whether its interval must be above 0."""
 

@@ -16,13 +16,17 @@ from simmerge_core.analysis.reporting import plan_chooser
 from simmerge_core.analysis.units import Units
 from simmerge_core.errors import SelectionError
 from simmerge_core.experiments.comparison import SIMMERGE, compare, fitted
-from simmerge_core.experiments.data import ExperimentData, Progress
+from simmerge_core.experiments.data import ExperimentData, Progress, part_of
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.pairs import TARGETS
-from simmerge_core.experiments.plans import executed, summary
+from simmerge_core.experiments.plans import executed, remembered, summary
 from simmerge_core.experiments.result import Result
+from simmerge_core.selector import adapted
 
 RIVALS = ("ridge", "extra_trees", "norm_ratio")
+ADAPTED = "adapted"
+"""The selector with behaviour standardised on the larger catalog's unlabeled pairs (`selector.adapted`)."""
+
 OWN_FOLDS = 5
 
 
@@ -41,12 +45,19 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
         progress(f"{name} actions", 0.4 * number)
         units = large.units(name, target)  # type: ignore[arg-type]
         units = _all_test(units)
-        parts: dict[str, dict[Any, np.ndarray]] = {SIMMERGE: {}, **{r: {} for r in RIVALS}, "own_selector": {}}
+        parts: dict[str, dict[Any, np.ndarray]] = {
+            SIMMERGE: {},
+            ADAPTED: {},
+            **{r: {} for r in RIVALS},
+            "own_selector": {},
+        }
         carried = small.units(name, target)  # type: ignore[arg-type]
         for d in large.along:
             rows = small.rows(units.actions, d)
             for model in (SIMMERGE, *RIVALS):
                 parts[model][d] = predict_parts(fitted(small, model, rows), large.features, units)
+            standardised = adapted(small.selector(rows), large.features)
+            parts[ADAPTED][d] = predict_parts(standardised, large.features, units)
             parts["own_selector"][d] = _own(large, units, d)
             shape = parts[SIMMERGE][d].shape
             one = np.zeros(shape)
@@ -59,20 +70,29 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     progress("three-way plans", 0.8)
     units = large.units("paper", "expert_task")
     everything = _all_training(units)
-    choosers = {
-        d: plan_chooser(fitted(small, SIMMERGE, small.rows(units.actions, d)), large.features) for d in large.along
-    }
+    selectors = {d: small.selector(small.rows(units.actions, d)) for d in large.along}
     fixed = {d: units.actions[best_fixed(everything, d.chosen_on)] for d in large.along}
-    found = [c for c in executed(large, list(choosers.values()), list(fixed.values())) if c.k == multiway.ALL_PARENTS_K]
-    figures["plans"], rows_of_plans = summary(large, found, choosers, fixed, everything)
-    return Result(pl.concat([*frames, _as_pairs(rows_of_plans)], how="diagonal"), figures)
+    versions = {
+        "plans": selectors,
+        f"plans_{ADAPTED}": {d: adapted(selector, large.features) for d, selector in selectors.items()},
+    }
+    choosers = {
+        name: {d: remembered(plan_chooser(s, large.features)) for d, s in by.items()} for name, by in versions.items()
+    }
+    every = [chooser for by in choosers.values() for chooser in by.values()]
+    found = executed(large, every, [*fixed.values()] * len(choosers), part_of(progress, "three-way plans", 4, 5))
+    found = [c for c in found if c.k == multiway.ALL_PARENTS_K]
+    for name, by in choosers.items():
+        figures[name], rows_of_plans = summary(large, found, by, fixed, everything)
+        frames.append(_as_pairs(rows_of_plans, name))
+    return Result(pl.concat(frames, how="diagonal"), figures)
 
 
-def _as_pairs(plans: pl.DataFrame) -> pl.DataFrame:
+def _as_pairs(plans: pl.DataFrame, name: str) -> pl.DataFrame:
     renamed = plans.rename(
         {"expert": "a", "auxiliaries": "b", "expert_score": "expert", "auxiliary_score": "auxiliary"}
     )
-    return renamed.with_columns(pl.lit("plans").alias("actions"))
+    return renamed.with_columns(pl.lit(name).alias("actions"))
 
 
 def _ratio(small: ExperimentData, large: ExperimentData) -> float:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simmerge_core.selector.adaptation import adapted
     from simmerge_core.selector.baselines import (
         BestFixed,
         BestFixedPerTask,
@@ -52,6 +53,7 @@ _HOME = {
     "SelectorConfig": "config",
     "TrainingRows": "rows",
     "UtilityModel": "prediction",
+    "adapted": "adaptation",
     "block_of": "block",
     "checkpoint_folds": "splits",
     "checkpoint_split": "splits",
@@ -86,6 +88,7 @@ __all__ = [
     "SelectorConfig",
     "TrainingRows",
     "UtilityModel",
+    "adapted",
     "block_of",
     "checkpoint_folds",
     "checkpoint_split",

@@ -8,6 +8,7 @@ METHODS = {
     "mlp": "The paper's MLP",
     "nearest_neighbour": "Nearest neighbours",
     "norm_ratio": "Norm-ratio rule",
+    "adapted": "SimMerge, standardised here",
     "own_selector": "Selector trained here",
     "best_fixed_carried": "Best fixed, carried over",
     "without_task_code": "SimMerge, no task code",

@@ -17,6 +17,7 @@ METHODS = {
     "extra_trees": "extra trees",
     "nearest_neighbour": "nearest neighbours",
     "norm_ratio": "norm-ratio rule",
+    "adapted": "**SimMerge**, behaviour standardised here",
     "own_selector": "selector trained here",
     "best_fixed": "best fixed action",
     "best_fixed_carried": "best fixed, carried over",
@@ -206,6 +207,7 @@ def transfer(result: Result) -> Mapping[str, str]:
     found = {name: methods_table(figures[name]) for name in ("paper", "extended")}
     found["ratio"] = number(figures["parameter_ratio"])
     found["plans"] = plans_table(figures["plans"]["3"])
+    found["plans_adapted"] = plans_table(figures["plans_adapted"]["3"])
     section = figures["plans"]["3"]
     rows = [
         [
