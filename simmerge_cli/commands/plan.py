@@ -48,6 +48,12 @@ def run(
     selector: Annotated[
         Path | None, typer.Option("--selector", metavar="DIR", help="Another trained selector's folder.")
     ] = None,
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt", help="For a selector of another catalog: standardise behaviour on all pairs of this one."
+        ),
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say which feature groups moved the operators of the best plan.")
     ] = False,
@@ -68,8 +74,8 @@ def run(
 
     from simmerge_core.analysis import selector_folder
     from simmerge_core.planning import explain_plan, search, settle, target_of
-    from simmerge_core.selector import Selector
-    from simmerge_core.tables import DataRoot
+    from simmerge_core.selector import Selector, adapted
+    from simmerge_core.tables import PAIRWISE_FEATURES, DataRoot
 
     target = target_of(tasks, combine=how, weights=weights)
     features = _features(data, tasks=tasks, checkpoints=checkpoints)
@@ -77,6 +83,8 @@ def run(
     if not folder.is_dir():
         raise SelectionError(f"There is no selector in {folder}: run `simmerge demo`, or materialize selector first.")
     model = Selector.load(folder)
+    if adapt:
+        model = adapted(model, DataRoot(data).scan(PAIRWISE_FEATURES).unique(["task", "a", "b"]).collect())
     with progress(quiet=json) as report:
         ranked = search(
             model,

@@ -10,7 +10,7 @@ from cli_world import World
 
 from simmerge_cli.plan_text import listed, settlement_notes, target_text
 from simmerge_core.planning import Settlement, search, settle, target_of
-from simmerge_core.selector import Selector
+from simmerge_core.selector import Selector, adapted
 from simmerge_core.tables import PAIRWISE_FEATURES, DataRoot
 
 IDS = ("math-01", "code-01", "rag-01", "instruct-01", "code-02", "rag-02")
@@ -127,3 +127,13 @@ def test_notes_in_words() -> None:
     assert [listed(words) for words in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
     assert target_text(target_of(["math", "code"], combine="min")) == "the minimum of math and code"
     assert target_text(target_of("math")) == "math"
+
+
+def test_a_selector_of_another_catalog_is_adapted_on_all_pairs_and_tasks(asked: World) -> None:
+    result = asked.run(*PLAN, "--task", "math", "--k", 3, "--top", 4, "--adapt", "--json")
+    assert result.exit_code == 0, result.stderr
+    features = DataRoot(asked.data).scan(PAIRWISE_FEATURES).collect()
+    selector = adapted(Selector.load(asked.data / "selector" / "extended"), features)
+    told = json.loads(result.stdout)
+    assert told["selector_key"] == selector.key
+    assert told["plans"] == search(selector, features, IDS[:4], "math", k=3, top=4).to_dicts()
