@@ -84,7 +84,7 @@ def run(
         raise SelectionError(f"There is no selector in {folder}: run `simmerge demo`, or materialize selector first.")
     model = Selector.load(folder)
     if adapt:
-        model = adapted(model, DataRoot(data).scan(PAIRWISE_FEATURES).unique(["task", "a", "b"]).collect())
+        model = adapted(model, DataRoot(data).scan(PAIRWISE_FEATURES).collect())
     with progress(quiet=json) as report:
         ranked = search(
             model,

@@ -37,7 +37,9 @@ def adapted(selector: Selector, features: pl.DataFrame) -> Selector:
     """
     if features.is_empty():
         raise SelectionError("There are no pairs to standardise behaviour on: compute the catalog's features first.")
-    block = block_of(features, selector.feature_names)
+    # Each pair once and in one order: a sum of floats depends on it, and the same pairs shall give the same bytes.
+    pairs = features.unique(["task", "a", "b"], keep="first", maintain_order=True).sort("task", "a", "b")
+    block = block_of(pairs, selector.feature_names)
     groups = {column.name: column.group for column in FEATURES}
     behaviour = np.array([groups[name] in BEHAVIOUR_GROUPS for name in selector.feature_names])
     mean, deviation = block.x.mean(axis=0), block.x.std(axis=0)  # float64

@@ -58,3 +58,9 @@ def test_a_constant_feature_keeps_its_scale_and_nothing_is_no_catalog(world: tup
     assert (scaler.mean[at], scaler.scale[at]) == (0.5, selector.scaler.scale[at])
     with pytest.raises(SelectionError, match="no pairs to standardise"):
         adapted(selector, features.head(0))
+
+
+def test_the_order_of_pairs_and_repeated_pairs_change_no_byte(world: tuple[Selector, pl.DataFrame]) -> None:
+    selector, features = world
+    turned = pl.concat([features.reverse(), features.head(5)])
+    assert adapted(selector, turned).key == adapted(selector, features).key
