@@ -9,6 +9,7 @@ from pathlib import Path
 from simmerge_core.errors import SelectionError
 from simmerge_core.experiments.bars import Bar
 from simmerge_core.experiments.experiment import Experiment
+from simmerge_core.experiments.pages.comparisons import METHODS
 from simmerge_core.experiments.pages.markdown import number, table, with_interval
 from simmerge_core.experiments.result import Result
 
@@ -45,7 +46,8 @@ def page(
         if experiment == "figure":
             return f"![{name.replace('_', ' ')}]({figures[name]})" if name in figures else "*(not drawn)*"
         if experiment in missing:
-            return "*(not run: there was no catalog of larger models)*"
+            why = {e.name: e.needs_larger for e in experiments}[experiment]
+            return "*(not run: there was no catalog of larger models)*" if why else "*(not run)*"
         if (experiment, name) not in snippets:
             raise SelectionError(
                 f"The results page asks for {experiment}:{name}, which no experiment gives: correct it."
@@ -67,5 +69,7 @@ def bars_table(bars: Sequence[Bar]) -> str:
         least = f"≥ {number(bar.least, 0 if bar.unit == 'points' else 2)}" if bar.least else "above 0"
         least += ", interval above 0" if bar.above_zero and bar.least else ""
         least = "interval above 0" if bar.above_zero and not bar.least else least
-        rows.append([bar.name, f"{least} ({unit})", with_interval(bar.figure, digits, signed=True), _VERDICTS[bar.met]])
+        against = bar.figure.get("method") if bar.figure is not None else None
+        name = f"{bar.name} ({METHODS.get(against, against)})" if against else bar.name
+        rows.append([name, f"{least} ({unit})", with_interval(bar.figure, digits, signed=True), _VERDICTS[bar.met]])
     return table(["bar", "set beforehand", "reached", ""], rows)
