@@ -63,7 +63,15 @@ def explain_plan(
         shown = [_shown(selector, table, t, members, shares, added) for t in range(len(target.tasks))]
         blocks, columns = [block for block, _ in shown], [at for _, at in shown]
         found.append(
-            explain_blocks(selector, blocks, action=action, reference=reference, columns=columns, over=target.over)
+            explain_blocks(
+                selector,
+                blocks,
+                action=action,
+                reference=reference,
+                columns=columns,
+                over=target.over,
+                checkpoints=order[: len(found) + 2],
+            )
         )
         members = np.concatenate([members, added[:, None]], axis=1)
         shares = mixture_weights(shares, action.alpha)
