@@ -125,8 +125,8 @@ class Selector:
             If a feature column is missing or a value is not finite.
         """
         found = self.predict_block(block_of(features, self.feature_names))
-        new = self.unseen_calibration.half_width(found.uncertainty)
-        return replace(found, half_width=np.where(self.holds_unseen(features)[:, None], new, found.half_width))
+        seen, new = (c.half_width(found.uncertainty) for c in (self.calibration, self.unseen_calibration))
+        return replace(found, half_width=np.where(self.holds_unseen(features)[:, None], new, seen))
 
     def holds_unseen(self, features: pl.DataFrame) -> np.ndarray:
         """(n,) bool: whether a or b of each row is not among `checkpoints`."""
