@@ -45,6 +45,16 @@ def settlement_notes(settlement: Settlement, *, plans: int, cut: bool, k: int) -
     return notes
 
 
+def unseen_note(checkpoints: Sequence[str], *, calibrated: bool) -> str:
+    """That the selector has no labels of these, and what the intervals of plans with them are worth."""
+    which = (
+        "come from checkpoints that were held out of training, and are wider"
+        if calibrated
+        else "are those of labelled checkpoints, and too narrow: there were too few to hold any out"
+    )
+    return f"The selector has no labels of {listed(checkpoints)}: intervals of plans with such a checkpoint {which}."
+
+
 def explanation_table(explanation: Explanation, *, step: int) -> tuple[str, tuple[str, ...], list[tuple[Any, ...]]]:
     """Title, columns and rows of one step's explanation."""
     about = "" if explanation.half_width is None else f" ± {explanation.half_width:.4f}"

@@ -11,7 +11,7 @@ import typer
 
 from simmerge_cli.options import DEFAULT_DATA, DataFolder, Json
 from simmerge_cli.output import note, print_json, print_table, progress
-from simmerge_cli.plan_text import explanation_table, settlement_notes, target_text
+from simmerge_cli.plan_text import explanation_table, settlement_notes, target_text, unseen_note
 from simmerge_core.errors import SelectionError, TableError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def run(
             progress=report,
         )
     settlement = settle(ranked, model, target)
+    unseen = sorted({id for order in ranked["order"].to_list() for id in order} - set(model.checkpoints))
     best = ranked.row(0, named=True)
     steps = explain_plan(model, features, best["order"], best["actions"], target) if explain else []
     if json:
@@ -112,6 +113,7 @@ def run(
                 "items_each": settlement.items_each,
                 "difference": settlement.difference,
             },
+            "checkpoints_without_labels": unseen,
             "labels": {"items": settlement.usual_items, "resolve": settlement.resolved},
         }
         print_json({**told, "explanation": [step.as_dict() for step in steps]} if explain else told)
@@ -123,6 +125,8 @@ def run(
     note(f"{best['search']} search; predicted on {target_text(target)}.")
     for line in settlement_notes(settlement, plans=ranked.height, cut=ranked.height == top, k=best["k"]):
         note(line)
+    if unseen:
+        note(unseen_note(unseen, calibrated=model.unseen_calibration != model.calibration))
     operators = " ".join(f"--operator {action}" for action in best["actions"])
     note(f"Execute the best: simmerge merge {' '.join(best['order'])} {operators} --out merged")
 

@@ -57,13 +57,21 @@ def explain_plan(
     table = pair_table(features, checkpoints=order, tasks=target.tasks, feature_names=selector.feature_names)
     chosen = [parse_action(action) for action in actions]
     members, shares = np.array([[table.index(order[0])]]), np.ones((1, 1))
-    found = []
+    found: list[Explanation] = []
     for checkpoint, action in zip(order[1:], chosen, strict=True):
         added = np.array([table.index(checkpoint)])
         shown = [_shown(selector, table, t, members, shares, added) for t in range(len(target.tasks))]
         blocks, columns = [block for block, _ in shown], [at for _, at in shown]
         found.append(
-            explain_blocks(selector, blocks, action=action, reference=reference, columns=columns, over=target.over)
+            explain_blocks(
+                selector,
+                blocks,
+                action=action,
+                reference=reference,
+                columns=columns,
+                over=target.over,
+                checkpoints=order[: len(found) + 2],
+            )
         )
         members = np.concatenate([members, added[:, None]], axis=1)
         shares = mixture_weights(shares, action.alpha)

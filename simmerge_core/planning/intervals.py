@@ -3,7 +3,8 @@
 A selector is calibrated on merges of two checkpoints (`selector.calibration`). For k = 2 a plan is such a merge. For
 larger k the last step reads propagated features (App. D), whose error no calibration has seen: there the intervals
 are a lower bound of the uncertainty. In all cases plans were picked for high predictions out of many, so that the best
-of them are more often too high than the level says.
+of them are more often too high than the level says. A plan with a checkpoint that the selector has no labels of, and a
+difference in which either plan holds one, has the intervals for these.
 
 Over several tasks, with half-widths hₜ on the single ones: for a mean Σ wₜ hₜ, which is what errors that move together
 give and wide for others; for the minimum [minₜ(uₜ − hₜ), minₜ(uₜ + hₜ)], which holds whenever all single ones do.
@@ -13,14 +14,11 @@ Steps that are aggregated by mean or sum are treated as tasks are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simmerge_core.planning.scoring import Prefixes, Scorer
-
-if TYPE_CHECKING:
-    from simmerge_core.selector.calibration import Calibration
+from simmerge_core.selector.mlp import Selector
 
 COLUMNS = ("low", "high", "difference_low", "difference_high", "distinguishable")
 
@@ -41,19 +39,26 @@ def plan_intervals(scorer: Scorer, plans: Prefixes, ensemble: np.ndarray) -> Map
         `COLUMNS`, each (n,): the interval of the utility; the interval of the first plan's utility minus this one's;
         whether the latter excludes zero. The first plan's difference from itself is zero.
     """
-    calibration: Calibration | None = getattr(scorer.model, "calibration", None)
-    if calibration is None:
+    model = scorer.model
+    if not isinstance(model, Selector):
         return {name: [None] * len(plans) for name in COLUMNS}
     value = ensemble.mean(axis=0)  # (T, n, k - 1)
-    half = calibration.chosen.half_width(ensemble.std(axis=0))
+    known = np.isin(scorer.table.checkpoints, model.checkpoints)[plans.members].all(axis=1)  # (n,)
+    deviation = ensemble.std(axis=0)
+    half = np.where(
+        known[:, None],
+        model.calibration.chosen.half_width(deviation),
+        model.unseen_calibration.chosen.half_width(deviation),
+    )
     low, high = _over_tasks(scorer, _over_steps(scorer, value), _over_steps(scorer, half))
     apart = ensemble[:, :, :1] - ensemble
     spread = apart.std(axis=0)
     between = np.empty_like(half)
-    kinds = _kinds(plans)
+    kinds, both_known = _kinds(plans), known & known[0]
     for kind in np.unique(kinds):
-        of = kinds == kind
-        between[:, of] = calibration.difference_half_width(kind, spread[:, of], half[:, :1], half[:, of])
+        for calibration, side in ((model.calibration, both_known), (model.unseen_calibration, ~both_known)):
+            of = side & (kinds == kind)
+            between[:, of] = calibration.difference_half_width(kind, spread[:, of], half[:, :1], half[:, of])
     difference_low, difference_high = _difference_over_tasks(
         scorer, _over_steps(scorer, apart.mean(axis=0)), _over_steps(scorer, between), (low, high)
     )

@@ -6,6 +6,11 @@ another kind. Two things make the intervals err on the wide side: each error is 
 pair out, while predictions are the mean of all networks; and the ensemble's spread at a labelled merge is that of
 networks most of which fitted it. One makes them err on the narrow side: that network stopped early on the pairs that
 it held out. `coverage.interval_coverage` measures what comes of it on pairs that nothing was fitted to.
+
+A pair with a checkpoint that no label holds is not exchangeable with pairs of labelled ones: it is predicted worse. Its
+intervals come from networks that held out every pair of a fold of checkpoints. They are of one width: the spread of an
+ensemble that fitted a checkpoint says nothing about its spread on one that it did not fit. Merges of one checkpoint err
+together, so the level holds on average over checkpoints, and few of them make a wide average.
 """
 
 from __future__ import annotations
@@ -91,22 +96,29 @@ class Calibration:
         )
 
 
-def calibrate(rows: TrainingRows, members: np.ndarray, folds: np.ndarray, *, level: float) -> Calibration:
+def calibrate(
+    rows: TrainingRows, members: np.ndarray, folds: np.ndarray, *, level: float, adaptive: bool = True
+) -> Calibration:
     """Calibrate an ensemble on the rows that it was trained on.
 
     Parameters
     ----------
     rows
-        n rows; both orientations of a pair and all its tasks lie in one fold.
+        n rows; both orientations of a pair and all its tasks lie in one fold. Where two networks held a merge out, it
+        is there once for each and counts half each time.
     members
         (members, n, actions) predictions of each network for every row.
     folds
         (n,) the network that held the row out: only its prediction of the row counts. Two pairs are compared where one
         network held both out, since then their errors have in common what those of two predictions have.
+    adaptive
+        Whether half-widths follow the ensemble's spread.
     """
     predicted = members[folds, np.arange(len(rows))]
-    *actions, chosen = (Band.fit(errors, level=level) for errors in prediction_errors(rows, predicted, members))
+    *actions, chosen = (
+        Band.fit(errors, level=level, adaptive=adaptive) for errors in prediction_errors(rows, predicted, members)
+    )
     found = difference_errors(rows, predicted, members, folds)
-    differences = {kind: Band.fit(errors, level=level) for kind, errors in found.items()}
+    differences = {kind: Band.fit(errors, level=level, adaptive=adaptive) for kind, errors in found.items()}
     enough = {kind: band for kind, band in differences.items() if band.level >= level}
     return Calibration(level, tuple(actions), chosen, enough)

@@ -39,6 +39,9 @@ class SelectorConfig:
         ``shared``: one network for both.
     interval_level
         Share of new merges that the calibrated intervals are to hold, in (0, 1).
+    unseen_folds
+        Folds of checkpoints, each held out by a network of its own, from whose errors the intervals for checkpoints
+        without labels are made; fewer where there are few checkpoints, 0 for none.
     """
 
     groups: tuple[str, ...] | None = None
@@ -56,6 +59,7 @@ class SelectorConfig:
     clip: float = 5.0
     heads: str = "separate"
     interval_level: float = 0.9
+    unseen_folds: int = 5
 
     def __post_init__(self) -> None:
         unknown = [g for g in self.groups or () if g not in FEATURE_GROUPS]
@@ -72,6 +76,8 @@ class SelectorConfig:
             raise SelectionError(f"Dropout {max(self.dropouts):g} removes every unit: give values below 1.")
         if not 0.0 < self.interval_level < 1.0:
             raise SelectionError(f"No interval has the level {self.interval_level:g}: give a share between 0 and 1.")
+        if self.unseen_folds < 0 or self.unseen_folds == 1:
+            raise SelectionError(f"unseen_folds is {self.unseen_folds}: give at least 2, or 0 for none.")
 
     def feature_names(self) -> tuple[str, ...]:
         """The feature columns that this configuration reads, in table order."""

@@ -32,28 +32,33 @@ class Band:
         Independent errors behind the quantile.
     level
         Coverage that so many errors can promise: the one asked for, or merges / (merges + 1) where that is less.
+    adaptive
+        Whether σ counts; where it does not, it is taken for zero and all half-widths are the same.
     """
 
     floor: float
     quantile: float
     merges: int
     level: float
+    adaptive: bool = True
 
     @classmethod
-    def fit(cls, errors: Errors, *, level: float) -> Band:
+    def fit(cls, errors: Errors, *, level: float, adaptive: bool = True) -> Band:
         """Floor and quantile of observed errors."""
+        spread = errors.spread if adaptive else np.zeros_like(errors.spread)
         total = float(np.sum(errors.weight))
         square = float(np.sum(errors.weight * errors.error**2)) / total
-        known = float(np.sum(errors.weight * errors.spread**2)) / total
+        known = float(np.sum(errors.weight * spread**2)) / total
         floor = max(_TINY, float(np.sqrt(max(square - known, _LEAST_SHARE * square))))
-        scores = np.abs(errors.error) / np.sqrt(floor**2 + errors.spread**2)
+        scores = np.abs(errors.error) / np.sqrt(floor**2 + spread**2)
         merges = round(total)
         quantile = conformal_quantile(scores, level=level, weights=errors.weight)
-        return cls(floor, quantile, merges, min(level, merges / (merges + 1)))
+        return cls(floor, quantile, merges, min(level, merges / (merges + 1)), adaptive)
 
     def half_width(self, spread: np.ndarray) -> np.ndarray:
         """Half-widths for the ensemble's standard deviations, of any shape."""
-        return np.asarray(self.quantile * np.sqrt(self.floor**2 + spread**2))
+        counted = spread if self.adaptive else np.zeros_like(spread)
+        return np.asarray(self.quantile * np.sqrt(self.floor**2 + counted**2))
 
 
 def conformal_quantile(scores: np.ndarray, *, level: float, weights: np.ndarray | None = None) -> float:

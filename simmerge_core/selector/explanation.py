@@ -13,7 +13,7 @@ groups at their mean need not be one that could occur.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from simmerge_core.errors import SelectionError
 from simmerge_core.features.columns import FEATURE_GROUPS
 from simmerge_core.operators.actions import Action, parse_action
 from simmerge_core.selector.block import FeatureBlock, block_of
+from simmerge_core.selector.calibration import Calibration
 from simmerge_core.selector.mlp import Selector
 
 TASK_CODE = "task code"
@@ -106,7 +107,9 @@ def explain(
     block = block_of(features, selector.feature_names)
     if len(block) != 1:
         raise SelectionError(f"An explanation is of one pair on one task, not of {len(block)} rows: give one.")
-    return explain_blocks(selector, [block], action=action, reference=reference)
+    return explain_blocks(
+        selector, [block], action=action, reference=reference, checkpoints=features.select("a", "b").row(0)
+    )
 
 
 def explain_blocks(
@@ -118,6 +121,7 @@ def explain_blocks(
     among: Sequence[Action] | None = None,
     columns: Sequence[np.ndarray] | None = None,
     over: Callable[[np.ndarray], np.ndarray] | None = None,
+    checkpoints: Collection[str] = (),
 ) -> Explanation:
     """Explain a choice that is made on T rows at once: one pair on each target task.
 
@@ -131,6 +135,8 @@ def explain_blocks(
         Per block, the selector's columns that hold `among`; another order where a row shows the pair turned around.
     over
         Utility over tasks from (T, …) utilities on each; not needed for T = 1.
+    checkpoints
+        What the row is a merge of: the half-width is another where the selector has no labels of one.
     """
     among = tuple(selector.actions if among is None else among)
     columns = [np.array([selector.actions.index(a) for a in among])] * len(blocks) if columns is None else columns
@@ -155,13 +161,14 @@ def explain_blocks(
         schema={"group": pl.String, "contribution": pl.Float64, "features": pl.List(_FEATURE)},
     )
     order = groups.sort(pl.col("contribution").abs(), descending=True, maintain_order=True)
-    half_width = _half_width(selector, by_member[0, :, -1, [chosen, other]]) if len(blocks) == 1 else None
+    half_width = None
+    if len(blocks) == 1:
+        half_width = _half_width(selector.calibration_of(checkpoints), by_member[0, :, -1, [chosen, other]])
     return Explanation(among[chosen], among[other], float(lead[-1]), half_width, float(lead[0]), order)
 
 
-def _half_width(selector: Selector, compared: np.ndarray) -> float:
+def _half_width(calibration: Calibration, compared: np.ndarray) -> float:
     """Of the lead between two predictions for one pair, (2, members)."""
-    calibration = selector.calibration
     first, second = calibration.chosen.half_width(compared.std(axis=1))
     spread = np.asarray((compared[0] - compared[1]).std())
     return float(calibration.difference_half_width("same_pair", spread, first, second))

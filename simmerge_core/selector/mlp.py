@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ from simmerge_core.selector.members import LAYERS, Fit, Recipe, fit_members, for
 from simmerge_core.selector.prediction import Prediction
 from simmerge_core.selector.rows import TrainingRows, refuse_leaks
 from simmerge_core.selector.scaling import Scaler
-from simmerge_core.selector.splits import pair_folds, validation_mask
+from simmerge_core.selector.splits import held_out_checkpoints, pair_folds, validation_mask
 from simmerge_core.selector.threads import one_blas_thread
 
 WEIGHTS_FILE, CONFIG_FILE, METRICS_FILE = "selector.safetensors", "config.json", "metrics.json"
-SELECTOR_FORMAT = 2
+SELECTOR_FORMAT = 3
 _CHUNK = 512  # rows per product: hidden layers of one chunk stay in the cache
 _LEAST_PAIRS = 8
 
@@ -80,6 +80,11 @@ class Selector:
         Content hash of the rows it was trained on.
     calibration
         What turns predictions into intervals.
+    unseen_calibration
+        The same for merges with a checkpoint that is not among `checkpoints`; `calibration` itself where there were too
+        few checkpoints to make one (``folds`` is 0 in ``metrics["interval_coverage"]["unseen"]``).
+    checkpoints
+        Sorted ids of the checkpoints that it was trained on.
     noise
         Noise of the labels by task: a fact about them, not about what is predicted, and so no part of `key`.
     """
@@ -94,6 +99,8 @@ class Selector:
     metrics: dict[str, Any]
     training_fingerprint: str
     calibration: Calibration
+    unseen_calibration: Calibration
+    checkpoints: tuple[str, ...]
     noise: Mapping[str, LabelNoise]
     name: str = "simmerge"
 
@@ -110,15 +117,27 @@ class Selector:
     def predict(self, features: pl.DataFrame) -> Prediction:
         """Predict every action's utility for the rows of a `pairwise_features` frame with `task`.
 
+        Half-widths of rows that hold an unseen checkpoint are those of `unseen_calibration`.
+
         Raises
         ------
         SelectionError
             If a feature column is missing or a value is not finite.
         """
-        return self.predict_block(block_of(features, self.feature_names))
+        found = self.predict_block(block_of(features, self.feature_names))
+        seen, new = (c.half_width(found.uncertainty) for c in (self.calibration, self.unseen_calibration))
+        return replace(found, half_width=np.where(self.holds_unseen(features)[:, None], new, seen))
+
+    def holds_unseen(self, features: pl.DataFrame) -> np.ndarray:
+        """(n,) bool: whether a or b of each row is not among `checkpoints`."""
+        return ~(features["a"].is_in(self.checkpoints) & features["b"].is_in(self.checkpoints)).to_numpy()
+
+    def calibration_of(self, checkpoints: Collection[str]) -> Calibration:
+        """What turns predictions for merges of these checkpoints into intervals."""
+        return self.calibration if set(checkpoints) <= set(self.checkpoints) else self.unseen_calibration
 
     def predict_block(self, block: FeatureBlock) -> Prediction:
-        """Predict for rows given as arrays; arithmetic in float64."""
+        """Predict for rows given as arrays; arithmetic in float64. Half-widths are those for known checkpoints."""
         members = self.member_utilities(block)
         spread = members.std(axis=0)
         return Prediction(members.mean(axis=0), spread, members, self.calibration.half_width(spread))
@@ -160,6 +179,8 @@ class Selector:
             "networks": sorted(self.networks),
             "training_fingerprint": self.training_fingerprint,
             "calibration": self.calibration.as_json(),
+            "unseen_calibration": self.unseen_calibration.as_json(),
+            "checkpoints": list(self.checkpoints),
         }
 
     def _tensors(self) -> dict[str, np.ndarray]:
@@ -240,6 +261,8 @@ class Selector:
             metrics=metrics,
             training_fingerprint=described["training_fingerprint"],
             calibration=Calibration.from_json(described["calibration"]),
+            unseen_calibration=Calibration.from_json(described["unseen_calibration"]),
+            checkpoints=tuple(described["checkpoints"]),
             noise={task: LabelNoise(**noise) for task, noise in described["noise"].items()},
         )
 
@@ -261,6 +284,9 @@ def train(
 
     Every member holds out its own share of the pairs and stops early on it, so that all labelled pairs outside the
     test split are learned from and none is judged by a network that fitted it. Rows of split ``test`` are never read.
+
+    Further networks, one per fold of checkpoints, hold out every row that touches the fold. They serve the intervals
+    for unseen checkpoints and are not kept.
 
     Parameters
     ----------
@@ -300,41 +326,62 @@ def train(
         if config.heads == "separate"
         else {"shared": np.concatenate([level, difference], axis=1)}
     )
+    touched = held_out_checkpoints(known.meta, config.unseen_folds, least_pairs=_LEAST_PAIRS)  # (F, n)
     networks: dict[str, dict[str, np.ndarray]] = {}
     outputs: dict[str, np.ndarray] = {}
+    unseen_outputs: dict[str, np.ndarray] = {}
     metrics: dict[str, Any] = {}
     for number, (name, y) in enumerate(jobs.items()):
         start, share = number / len(jobs), 1.0 / len(jobs)
         recipe, batch_size, table = _tune(
             x, y, validation, config, seed=seed, progress=_part(report, "tuning", start, 0.6 * share)
         )
-        fit = fit_members(
+        fitted = partial(
+            fit_members,
             x,
             y,
-            recipes=[recipe] * config.members,
-            held_out=np.stack([folds == m for m in range(config.members)]),
             batch_size=batch_size,
             epochs=config.epochs,
             patience=config.patience,
             weight_decay=config.weight_decay,
+        )
+        fit = fitted(
+            recipes=[recipe] * config.members,
+            held_out=np.stack([folds == m for m in range(config.members)]),
             seed=seed + 1,
-            progress=_part(report, "training the ensemble", start + 0.6 * share, 0.4 * share),
+            progress=_part(report, "training the ensemble", start + 0.6 * share, 0.25 * share),
         )
         networks[name] = fit.weights
         with one_blas_thread():
             outputs[name] = forward(fit.weights, x)  # (members, n, o)
         metrics[name] = _described(fit, recipe, batch_size, table)
-    joined = (
-        outputs["shared"] if "shared" in outputs else np.concatenate([outputs["level"], outputs["difference"]], axis=2)
-    )
-    members = targets.decode(joined[..., :1], joined[..., 1:])  # (members, n, actions)
+        if len(touched):
+            # Their own call and seed: the ensemble is the same with and without them.
+            without = fitted(
+                recipes=[recipe] * len(touched),
+                held_out=touched,
+                seed=seed + 2,
+                progress=_part(report, "holding out checkpoints", start + 0.85 * share, 0.15 * share),
+            )
+            with one_blas_thread():
+                unseen_outputs[name] = forward(without.weights, x)  # (F, n, o)
+    members = _decoded(targets, outputs)  # (members, n, actions)
     # Each row by the network that held it out.
     metrics["out_of_fold"] = _out_of_fold(known.utilities, members[folds, np.arange(len(x))])
     metrics["rows"] = {"fitted": len(known), "pairs": len(np.unique(pairs)), **known.dropped}
-    calibration = calibrate(known, members, folds, level=config.interval_level)
+    level_asked = config.interval_level
+    calibration = unseen_calibration = calibrate(known, members, folds, level=level_asked)
+    measured: dict[str, Any] = {"folds": len(touched)}
+    if len(touched):
+        # A merge of two folds was held out by two networks: it is there once for each.
+        fold, at = np.nonzero(touched)
+        held, without_them = known.take(at), _decoded(targets, unseen_outputs)[:, at]
+        unseen_calibration = calibrate(held, without_them, fold, level=level_asked, adaptive=False)
+        measured |= out_of_fold_coverage(held, without_them, fold, level=level_asked, adaptive=False)
     metrics["interval_coverage"] = {
-        "level": config.interval_level,
-        **out_of_fold_coverage(known, members, folds, level=config.interval_level),
+        "level": level_asked,
+        **out_of_fold_coverage(known, members, folds, level=level_asked),
+        "unseen": measured,
     }
     return Selector(
         config=config,
@@ -347,8 +394,17 @@ def train(
         metrics=metrics,
         training_fingerprint=known.fingerprint,
         calibration=calibration,
+        unseen_calibration=unseen_calibration,
+        checkpoints=tuple(sorted({*known.meta["a"].to_list(), *known.meta["b"].to_list()})),
         noise=label_noise(known),
     )
+
+
+def _decoded(targets: Targets, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(networks, n, actions) utilities from the outputs (networks, n, o) of each head."""
+    if "shared" in outputs:
+        return targets.decode(outputs["shared"][..., :1], outputs["shared"][..., 1:])
+    return targets.decode(outputs["level"], outputs["difference"])
 
 
 def _part(report: Callable[[str, float], None], message: str, start: float, share: float) -> Callable[[float], None]:

@@ -55,15 +55,17 @@ class TrainingRows:
 
     def filter(self, mask: np.ndarray | pl.Series) -> TrainingRows:
         """The rows where `mask` is true."""
-        keep = np.asarray(mask, dtype=bool)
-        series = pl.Series(keep)
+        return self.take(np.flatnonzero(np.asarray(mask, dtype=bool)))
+
+    def take(self, index: np.ndarray) -> TrainingRows:
+        """The rows at `index` (integers), which may name a row several times."""
         return replace(
             self,
-            features=self.features.filter(series),
-            utilities=self.utilities[keep],
-            meta=self.meta.filter(series),
-            item_variance=None if self.item_variance is None else self.item_variance[keep],
-            items=None if self.items is None else self.items[keep],
+            features=self.features[index],
+            utilities=self.utilities[index],
+            meta=self.meta[index],
+            item_variance=None if self.item_variance is None else self.item_variance[index],
+            items=None if self.items is None else self.items[index],
         )
 
     def of_split(self, *splits: str) -> TrainingRows:

@@ -69,6 +69,22 @@ def checkpoint_folds(meta: pl.DataFrame, folds: int) -> list[tuple[str, ...]]:
     return [tuple(sorted(order[fold::folds])) for fold in range(folds)]
 
 
+def held_out_checkpoints(meta: pl.DataFrame, folds: int, *, least_pairs: int) -> np.ndarray:
+    """(F, n) bool: the rows that touch each fold of checkpoints, so that the others know none of them.
+
+    F is `folds`, or half as many as there are checkpoints where that is less; 0 where this leaves fewer than 2 folds or
+    any fold leaves fewer than `least_pairs` pairs.
+    """
+    folds = min(folds, len(set(meta["a"].to_list()) | set(meta["b"].to_list())) // 2)
+    none = np.zeros((0, meta.height), dtype=bool)
+    if folds < 2:
+        return none
+    held = [meta["a"].is_in(fold) | meta["b"].is_in(fold) for fold in checkpoint_folds(meta, folds)]
+    touched = np.stack([mask.to_numpy() for mask in held])
+    pairs = pair_ids(meta)
+    return touched if min(len(np.unique(pairs[~mask])) for mask in touched) >= least_pairs else none
+
+
 def task_split(meta: pl.DataFrame, task: str) -> np.ndarray:
     """(n,) of strings: a split by task; a pair that is labelled on the held-out task leaves the other tasks' rows.
 

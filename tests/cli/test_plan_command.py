@@ -8,7 +8,7 @@ import pytest
 from cli_results import train_selector, write_features
 from cli_world import World
 
-from simmerge_cli.plan_text import listed, settlement_notes, target_text
+from simmerge_cli.plan_text import listed, settlement_notes, target_text, unseen_note
 from simmerge_core.planning import Settlement, search, settle, target_of
 from simmerge_core.selector import Selector, adapted
 from simmerge_core.tables import PAIRWISE_FEATURES, DataRoot
@@ -69,6 +69,20 @@ def test_explanation_in_text_and_json(asked: World) -> None:
         assert total == pytest.approx(step["lead"] - step["usual"], abs=1e-9)
         for group in step["groups"]:
             assert f"{group['contribution']:+.4f}" in result.stdout
+
+
+def test_a_checkpoint_without_labels_is_named(asked: World) -> None:
+    assert "no labels of" not in asked.run(*PLAN, "--task", "math").stderr
+    write_features(asked.data, (*IDS, "code-03"), "math")
+    words = ("plan", "math-01", "code-03", "--task", "math")
+    result = asked.run(*words)
+    assert result.exit_code == 0, result.stderr
+    assert "The selector has no labels of code-03: intervals of plans with such a checkpoint are" in result.stderr
+    assert json.loads(asked.run(*words, "--json").stdout)["checkpoints_without_labels"] == ["code-03"]
+    assert unseen_note(["a", "b"], calibrated=True) == (
+        "The selector has no labels of a and b: intervals of plans with such a checkpoint come from checkpoints that "
+        "were held out of training, and are wider."
+    )
 
 
 def test_weighted_tasks(asked: World) -> None:
