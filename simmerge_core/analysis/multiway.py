@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 from typing import Any
 
 import numpy as np
@@ -269,6 +269,7 @@ def summarise(
     best_fixed: Mapping[Direction, str],
     actions: Sequence[str],
     alone: Standalone,
+    base: str | None = None,
     splits: Mapping[tuple[str, str], str],
     min_gap: float = metrics.MIN_GAP,
     draws: int = DRAWS,
@@ -286,6 +287,8 @@ def summarise(
         The action set; plans with other actions take no part in ``random_plan`` and ``oracle``.
     alone
         Scores of unmerged models, as `scores.standalone` gives them.
+    base
+        Id of the base in `alone`; without it there is no such baseline.
     splits
         Split of each labelled pair, both orientations as keys, to count training pairs inside configurations.
 
@@ -298,7 +301,7 @@ def summarise(
         own expert, and of the others on it. The pool of executed plans is then what the methods picked, so that
         ``random_plan`` and ``mean_rank_share``, which want all plans, are left out.
     """
-    rows = outcomes(found, choosers, best_fixed=best_fixed, actions=actions, alone=alone)
+    rows = outcomes(found, choosers, best_fixed=best_fixed, actions=actions, alone=alone, base=base)
     report: dict[str, Any] = {}
     for k in sorted({configuration.k for configuration in found}):
         of_k = [configuration for configuration in found if configuration.k == k]
@@ -314,6 +317,7 @@ def outcomes(
     best_fixed: Mapping[Direction, str],
     actions: Sequence[str],
     alone: Standalone,
+    base: str | None = None,
 ) -> list[PlanOutcome]:
     """What every method's plan is worth, per direction and configuration; arguments as in `summarise`.
 
@@ -323,7 +327,7 @@ def outcomes(
         row
         for direction, chooser in choosers.items()
         for configuration in found
-        if (row := _row(configuration, chooser, direction, best_fixed[direction], actions, alone)) is not None
+        if (row := _row(configuration, chooser, direction, best_fixed[direction], actions, alone, base)) is not None
     ]
 
 
@@ -363,6 +367,7 @@ def _row(
     best_fixed: str,
     actions: Sequence[str],
     alone: Standalone,
+    base: str | None,
 ) -> PlanOutcome | None:
     """Every method's utility on one configuration, or None where a plan that is asked for was not executed."""
     table = configuration.utilities
@@ -392,7 +397,12 @@ def _row(
         utility[f"random_order_{method_name(action)}"] = mean(any_order(configuration, action))
         utility[f"expert_last_{method_name(action)}"] = mean(expert_last(configuration, action))
     expert, auxiliary = ends
-    utility |= {"parent_expert": expert, "parent_auxiliary": auxiliary}
+    utility |= {
+        "parent_expert": expert,
+        "parent_auxiliary": auxiliary,
+        "base": _alone(base, configuration, alone, scored) if base else None,
+    }
+    utility["keep_better_parent"] = _better_parent(configuration, alone, seen, scored)
     value = utility["simmerge"]
     assert value is not None
     return PlanOutcome(
@@ -411,6 +421,20 @@ def _row(
 def _with_mirrored(actions: Sequence[str]) -> set[str]:
     parsed = [parse_action(action) for action in actions]
     return {str(action) for action in parsed} | {str(action.mirrored()) for action in parsed}
+
+
+def _alone(checkpoint: str, configuration: Configuration, alone: Standalone, item_set: str) -> float | None:
+    """Score of one unmerged model, mean over the tasks that count; None where one is missing."""
+    scores = [alone.get((checkpoint, task, item_set)) for task, _ in configuration.parts]
+    known = [float(score) for score in scores if score is not None]
+    return float(np.mean(known)) if len(known) == len(scores) else None
+
+
+def _better_parent(configuration: Configuration, alone: Standalone, seen: str, scored: str) -> float | None:
+    """The parent that is best on the items that one may look at; the first of equal ones."""
+    known = {c: _alone(c, configuration, alone, seen) for c in configuration.members}
+    usable = {c: score for c, score in known.items() if score is not None}
+    return _alone(max(usable, key=lambda c: usable[c]), configuration, alone, scored) if usable else None
 
 
 def references(configuration: Configuration, alone: Standalone, item_set: str) -> tuple[float, float] | None:
@@ -450,6 +474,11 @@ def _figures(
         # §3.2 wants no expert-auxiliary pair of the training set inside a configuration; this says how far that holds.
         "expert_auxiliary_pairs_inside": {s: flat.count(s) for s in sorted(set(flat))},
         "configurations_without_training_pairs": sum(not set(row) & set(TRAINING_SPLITS) for row in inside),
+        # Other pairs inside were trained on for other tasks: the rule is about a task's expert and its auxiliaries.
+        "configurations_without_any_training_pair": sum(
+            not {splits.get(pair, "unlabelled") for pair in combinations(c.members, 2)} & set(TRAINING_SPLITS)
+            for c in of_k
+        ),
     }
     if not rows:
         return figures
@@ -457,7 +486,9 @@ def _figures(
     utility = {name: np.array([row.utility[name] for row in rows]) for name in names}
     tasks = np.array([row.configuration.task for row in rows])
     expert, auxiliary = np.array([row.expert for row in rows]), np.array([row.auxiliary for row in rows])
-    weights = cluster_weights(np.array([[row.configuration.expert] for row in rows]), draws=draws, seed=seed)
+    # Over the tasks of all parents every checkpoint is an expert, and carries the rows' dependence.
+    carriers = [[e for _, e in row.configuration.parts] if joint else [row.configuration.expert] for row in rows]
+    weights = cluster_weights(np.array(carriers), draws=draws, seed=seed)
     figures |= {name: float(values.mean()) for name, values in utility.items()}
     per_task: dict[str, Any] = {}
     for task in sorted(set(tasks.tolist())):

@@ -320,6 +320,7 @@ def _section(
             best_fixed={d: units.actions[best_fixed(units, d.chosen_on)] for d in trained},
             actions=units.actions,
             alone=standalone(tables.scores, counted=tables.counted),
+            base=catalog.base.id,
             splits=splits,
             min_gap=settings.min_gap,
             draws=settings.draws,

@@ -11,12 +11,14 @@ import polars as pl
 from simmerge_core.analysis.bootstrap import cluster_weights, interval, weighted_mean
 from simmerge_core.analysis.pairwise import clusters_of
 from simmerge_core.analysis.protocol import TRAINING_SPLITS, best_fixed
+from simmerge_core.analysis.units import Target
 from simmerge_core.experiments.comparison import SIMMERGE, predictions
 from simmerge_core.experiments.data import Progress
 from simmerge_core.experiments.experiment import Catalogs
+from simmerge_core.experiments.protocol import protocol
 from simmerge_core.experiments.result import Result
 
-SETS = {"paper": "expert_task", "extended": "both_tasks", "wide": "both_tasks"}
+SETS: dict[str, Target] = protocol().actions.targets
 
 
 def best_of_drawn(seen: np.ndarray, scored: np.ndarray, budget: int) -> np.ndarray:
@@ -40,7 +42,7 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     frames = []
     for number, (name, target) in enumerate(SETS.items()):
         progress(name, number / len(SETS))
-        units = data.units(name, target)  # type: ignore[arg-type]
+        units = data.units(name, target)
         rows = {d: data.rows(units.actions, d) for d in data.along}
         predicted = predictions(data, units, rows, [SIMMERGE])[SIMMERGE]
         test = np.flatnonzero(units.split == "test")

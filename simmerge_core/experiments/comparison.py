@@ -29,9 +29,13 @@ Parts = Mapping[str, Mapping[Direction, np.ndarray]]
 """Per model and direction: predicted utility per unit, part and action, (n, p, m)."""
 
 
-def rivals_for(actions: Sequence[str], rivals: Sequence[str] = RIVALS) -> list[str]:
-    """Those of `rivals` that can choose among the actions."""
-    return [r for r in rivals if r != "norm_ratio" or {"slerp@0.5", "ties@0.5"} <= set(actions)]
+def rivals_for(units: Units, rivals: Sequence[str] = RIVALS) -> list[str]:
+    """Those of `rivals` that can choose among the units' actions.
+
+    The norm-ratio rule compares an expert with its auxiliary: over both parents' tasks neither is.
+    """
+    rule = units.target == "expert_task" and {"slerp@0.5", "ties@0.5"} <= set(units.actions)
+    return [r for r in rivals if r != "norm_ratio" or rule]
 
 
 def fitted(data: ExperimentData, name: str, rows: TrainingRows, progress: Progress = silent) -> UtilityModel:
@@ -68,11 +72,24 @@ def predictions(
 
 
 def compare(
-    data: ExperimentData, units: Units, parts: Parts, *, split: str = "test", along: Sequence[Direction] | None = None
+    data: ExperimentData,
+    units: Units,
+    parts: Parts,
+    *,
+    split: str = "test",
+    along: Sequence[Direction] | None = None,
+    constant: Sequence[str] = (),
 ) -> tuple[dict[str, Any], pl.DataFrame, Outcomes]:
-    """Figures, raw rows and outcomes of the choices on a split."""
+    """Figures, raw rows and outcomes of the choices on a split.
+
+    Parameters
+    ----------
+    constant
+        Models whose predictions only name a choice: they have no utilities to choose for the worse task by.
+    """
     choices = data.protocol.choices
     along = list(along or data.along)
+    utilities = {name: by for name, by in parts.items() if name not in constant}
     means = {name: {d: p.mean(axis=1) for d, p in by.items()} for name, by in parts.items()}
     outcomes = evaluate(units, means, along=along, split=split, within=choices.within, min_gap=choices.min_gap)
     return (
@@ -81,7 +98,7 @@ def compare(
         | (
             {
                 "minimum": minimum_figures(
-                    data, [minimum_values(units, parts, split=split, along=along, min_gap=choices.min_gap)]
+                    data, [minimum_values(units, utilities, split=split, along=along, min_gap=choices.min_gap)]
                 )
             }
             if units.tasks.shape[1] > 1

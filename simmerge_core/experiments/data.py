@@ -25,6 +25,7 @@ from simmerge_core.tables import (
     PAIRWISE_FEATURES,
     PLAN_LABELS,
     STANDALONE_SCORES,
+    WEIGHT_GRAM,
     DataRoot,
 )
 
@@ -105,13 +106,17 @@ class ExperimentData:
         """Hash of every table row that an experiment may read, of the protocol, and of what selectors are made of."""
         from simmerge_core.selector import SELECTOR_FORMAT
 
-        tables = (self.labels, self.scores, self.features, self.plan_labels)
+        gram = self.root.scan(WEIGHT_GRAM).collect()
+        tables = (self.labels, self.scores, self.features, self.plan_labels, gram, self.counted)
         parts = [
             str(int(t.select(sorted(t.columns)).hash_rows(seed=0).sort().hash(seed=1).sum() or 0)) if t.height else ""
             for t in tables
         ]
         selectors = {"format": SELECTOR_FORMAT, "settings": self.settings.as_json()}
-        return hash_json({"tables": parts, "protocol": self.protocol.model_dump(mode="json"), "selectors": selectors})
+        declared = self.catalog.model_dump(mode="json", include={"action_sets", "labels"})
+        rules = self.protocol.model_dump(mode="json")
+        what = {"tables": parts, "protocol": rules, "selectors": selectors, "domains": dict(self.catalog.domains)}
+        return hash_json({**what, "catalog": declared, "fingerprints": dict(self.fingerprints)})
 
     def extent(self) -> Least:
         """How much of the catalog is labelled: pairs of expert and auxiliary, and designed configurations."""

@@ -43,7 +43,7 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     figures: dict[str, Any] = {}
     frames = []
     for number, (name, target) in enumerate(TARGETS.items()):
-        units = data.units(name, target)  # type: ignore[arg-type]
+        units = data.units(name, target)
 
         tell = part_of(progress, f"{name} actions", number, 3)
         figures[name], raw = compare_variants(data, units, variants(data.settings), tell)

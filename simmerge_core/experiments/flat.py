@@ -32,7 +32,8 @@ def flat_rows(results: Mapping[str, Result], data: ExperimentData) -> list[dict[
     for name in ("selected", "wide"):
         if name in figures:
             add(figures[name], "pairs", name)
-            add(figures[name]["held_out_experts"], "held_out_experts", name)
+            if "held_out_experts" in figures[name]:
+                add(figures[name]["held_out_experts"], "held_out_experts", name)
     for name, sizes in _figures(results, "plans").items():
         for k, section in sizes.items():
             about = {"split": "configurations", "k": int(k), "actions": name, "protocol": protocol}
@@ -41,9 +42,11 @@ def flat_rows(results: Mapping[str, Result], data: ExperimentData) -> list[dict[
     for name in ("paper", "extended"):
         if name in figures:
             add(figures[name], "larger_models", name)
-    for k, section in figures.get("plans", {}).items():
-        about = {"split": "larger_models", "k": int(k), "actions": "paper", "protocol": protocol}
-        rows.extend(plan_rows(section, about | {"target": section["target"]}))
+    for key in ("plans", "plans_adapted"):
+        for k, section in figures.get(key, {}).items():
+            about = {"split": "larger_models", "k": int(k), "actions": "paper", "protocol": protocol}
+            about |= {"adapted": key == "plans_adapted", "target": section["target"]}
+            rows.extend(plan_rows(section, about))
     return rows
 
 

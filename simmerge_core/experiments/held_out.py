@@ -34,7 +34,7 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     frames = []
     jobs = [(name, kind) for name in TARGETS for kind in ("experts", "tasks")]
     for number, (name, kind) in enumerate(jobs):
-        units = data.units(name, TARGETS[name])  # type: ignore[arg-type]
+        units = data.units(name, TARGETS[name])
 
         tell = part_of(progress, f"{name} actions, held-out {kind}", number, len(jobs))
         section, raw = held_out(data, units, kind, tell)
@@ -64,7 +64,7 @@ def held_out(
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     """Figures and rows over all folds of ``experts`` or ``tasks``; `outcomes` where they are known already."""
     together, folds = outcomes or held_out_outcomes(data, units, kind, progress, models=models)
-    names = [SIMMERGE, *rivals_for(units.actions, models)]
+    names = [SIMMERGE, *rivals_for(units, models)]
     section = outcome_figures(data, units, together, names) | {"folds": len(folds)}
     least = [fold.minimum for fold in folds if fold.minimum is not None]
     return section | ({"minimum": minimum_figures(data, least)} if least else {}), fold_rows(data, folds)
@@ -93,14 +93,14 @@ def held_out_outcomes(
     """
     choices = data.protocol.choices
     rows = {d: data.rows(units.actions, d) for d in data.along}
-    names = [SIMMERGE, *rivals_for(units.actions, models)]
+    names = [SIMMERGE, *rivals_for(units, models)]
     planned = planned_folds(data, units, next(iter(rows.values())), kind)
     splits = [{d: r.with_split(split_of(r)) for d, r in rows.items()} for _, _, split_of in planned]
     train_all(data, [r for split in splits for r in split.values()], names, lambda m, f: progress(m, 0.9 * f))
     folds: list[Fold] = []
     for number, ((label, touched, _), split) in enumerate(zip(planned, splits, strict=True)):
         progress(f"fold {number + 1} of {len(planned)}", 0.9 + 0.1 * number / len(planned))
-        fold_units = _as_test(units, touched)
+        fold_units = as_test(units, touched)
         predicted = predictions(data, fold_units, split, names)
         means: dict[str, dict[Direction, np.ndarray]] = {
             n: {d: p.mean(axis=1) for d, p in by.items()} for n, by in predicted.items()
@@ -140,8 +140,12 @@ def planned_folds(data: ExperimentData, units: Units, rows: TrainingRows, kind: 
     return planned
 
 
-def _as_test(units: Units, touched: np.ndarray) -> Units:
+def as_test(units: Units, touched: np.ndarray) -> Units:
+    """What is touched is scored; of the rest, what shares its pair with something touched is learned from by nobody."""
     kept = np.where(units.split == "test", "train", units.split)
+    pairs = [frozenset(pair) for pair in zip(units.a.tolist(), units.b.tolist(), strict=True)]
+    scored = {pair for pair, hit in zip(pairs, touched.tolist(), strict=True) if hit}
+    kept = np.where([pair in scored for pair in pairs], "unused", kept)
     return replace(units, split=np.where(touched, "test", kept))
 
 
@@ -172,7 +176,7 @@ def held_out_variants(
     choices = data.protocol.choices
     folds = []
     for (label, touched, _), split in zip(planned, splits, strict=True):
-        fold_units = _as_test(units, touched)
+        fold_units = as_test(units, touched)
         means = {
             v.name: {
                 d: predict_units(data.selector(r, config=v.config), data.features, units) for d, r in split.items()

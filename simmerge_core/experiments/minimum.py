@@ -35,7 +35,8 @@ class MinimumValues:
     Attributes
     ----------
     values
-        By method, (r,): each model's choices, the best fixed action for it, every action, random, the honest oracle.
+        By method, (r,): each model's choices, the best fixed action for it, every action, random, the honest oracle,
+        the base and the better parent.
     models
         The methods that are models.
     clusters
@@ -78,10 +79,26 @@ def minimum_values(
         found.setdefault("best_fixed", []).append(scored[test, fixed])
         found.setdefault("oracle", []).append((tied_best(seen[test]) * scored[test]).sum(axis=1))
         found.setdefault("random", []).append(scored[test].mean(axis=1))
+        for name, scores in _unmerged(units, direction).items():
+            found.setdefault(name, []).append(least_gap(units, scores, direction.scored_on, min_gap=min_gap)[test, 0])
         for number, action in enumerate(units.actions):
             found.setdefault(method_name(action), []).append(scored[test, number])
     values = {name: np.concatenate(pieces) for name, pieces in found.items()}
     return MinimumValues(values, tuple(parts), np.concatenate(clusters))
+
+
+def _unmerged(units: Units, direction: Direction) -> dict[str, np.ndarray]:
+    """Utilities (n, p, 1) on the scored items of what needs no merge: the base, and the better parent."""
+
+    def parent(item_set: str, first: bool) -> np.ndarray:
+        # Part 0 is a's own task, where a is the expert; part 1 is b's.
+        own = (np.arange(units.tasks.shape[1]) == 0) == first
+        return np.where(own, units.expert[item_set], units.auxiliary[item_set])
+
+    seen = [parent(direction.chosen_on, first).mean(axis=1) for first in (True, False)]
+    scored = [parent(direction.scored_on, first) for first in (True, False)]
+    better = np.where((seen[0] >= seen[1])[:, None], scored[0], scored[1])
+    return {"keep_better_parent": better[..., None], "base": units.base[direction.scored_on][..., None]}
 
 
 def minimum_figures(data: ExperimentData, found: Sequence[MinimumValues]) -> dict[str, Any]:

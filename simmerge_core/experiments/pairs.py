@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from simmerge_core.analysis.predictions import predict_parts
+from simmerge_core.analysis.protocol import Direction, tied_best
+from simmerge_core.analysis.units import Target, Units
 from simmerge_core.experiments.comparison import SIMMERGE, compare, predictions, rivals_for
 from simmerge_core.experiments.data import ExperimentData, Progress, part_of
 from simmerge_core.experiments.experiment import Catalogs
+from simmerge_core.experiments.protocol import protocol
 from simmerge_core.experiments.result import Result
+from simmerge_core.selector import TrainingRows
 
-TARGETS = {"paper": "expert_task", "extended": "both_tasks"}
+TARGETS: dict[str, Target] = {"paper": protocol().actions.paper, "extended": protocol().actions.extended}
+"""What each action set is judged by."""
 
 
 def run(catalogs: Catalogs, progress: Progress) -> Result:
@@ -22,29 +29,27 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     figures: dict[str, Any] = {}
     frames = []
     for number, (name, target) in enumerate(TARGETS.items()):
-        units = data.units(name, target)  # type: ignore[arg-type]
+        units = data.units(name, target)
         rows = {d: data.rows(units.actions, d) for d in data.along}
 
         tell = part_of(progress, f"{name} actions", number, len(TARGETS))
-        parts = predictions(data, units, rows, [SIMMERGE, *rivals_for(units.actions)], tell)
+        parts = predictions(data, units, rows, [SIMMERGE, *rivals_for(units)], tell)
         if name == "paper":
             parts["without_task_code"] = _without_code(data, units, rows)
         section, raw, _ = compare(data, units, parts)
         section["wins"] = _wins(data, units)
         section["lead"] = _lead(section)
         if name == "paper":
-            only = {SIMMERGE: parts["without_task_code"]}
-            section["without_task_code"] = {
-                key: compare(data, units, only)[0][key] for key in ("confusion", "accuracy", "headroom_captured")
-            }
+            without, _, _ = compare(data, units, {SIMMERGE: parts["without_task_code"]})
+            section["without_task_code"] = {k: without[k] for k in ("confusion", "accuracy", "headroom_captured")}
         figures[name] = section
         frames.append(raw.with_columns(pl.lit(name).alias("actions")))
     return Result(pl.concat(frames), figures)
 
 
-def _without_code(data: ExperimentData, units: Any, rows: Any) -> dict[Any, np.ndarray]:
-    from simmerge_core.analysis.predictions import predict_parts
-
+def _without_code(
+    data: ExperimentData, units: Units, rows: Mapping[Direction, TrainingRows]
+) -> dict[Direction, np.ndarray]:
     config = replace(data.settings, encode_task=False)
     data.train_ahead([(r, config) for r in rows.values()])
     return {d: predict_parts(data.selector(r, config=config), data.features, units) for d, r in rows.items()}
@@ -63,10 +68,8 @@ def _lead(section: dict[str, Any]) -> dict[str, Any]:
     return {"method": strongest, **rivals[strongest]}
 
 
-def _wins(data: ExperimentData, units: Any) -> dict[str, dict[str, float]]:
+def _wins(data: ExperimentData, units: Units) -> dict[str, dict[str, float]]:
     """How often each action is best, by split, on the first item set; ties shared (§3.2: 96 / 88 / 56)."""
-    from simmerge_core.analysis.protocol import tied_best
-
     best = tied_best(units.utilities[units.item_sets[0]].mean(axis=1))
     return {
         str(split): dict(zip(units.actions, best[units.split == split].sum(axis=0).tolist(), strict=True))

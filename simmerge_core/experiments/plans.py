@@ -104,7 +104,12 @@ def summary(
     """Figures per k, and one row per configuration, direction and method."""
     noise, choices = data.protocol.noise, data.protocol.choices
     splits = {(a, b): s for x, y, s in zip(units.a, units.b, units.split, strict=True) for a, b in ((x, y), (y, x))}
-    shared: dict[str, Any] = {"best_fixed": fixed, "actions": units.actions, "alone": data.alone}
+    shared: dict[str, Any] = {
+        "best_fixed": fixed,
+        "actions": units.actions,
+        "alone": data.alone,
+        "base": data.catalog.base.id,
+    }
     figures = multiway.summarise(
         found,
         choosers,

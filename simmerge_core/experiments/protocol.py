@@ -9,6 +9,8 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from simmerge_core.analysis.scores import item_sets_of
+from simmerge_core.analysis.units import Target
 from simmerge_core.catalog import Catalog
 from simmerge_core.errors import SelectionError
 
@@ -61,7 +63,6 @@ class Splits(_Part):
     """The harder splits."""
 
     held_out_folds: int
-    held_out_tasks: Literal["all"]
 
 
 class Noise(_Part):
@@ -69,7 +70,6 @@ class Noise(_Part):
 
     draws: int
     seed: int
-    level: float
 
 
 class ForwardSelection(_Part):
@@ -86,6 +86,11 @@ class Actions(_Part):
     extended: Literal["both_tasks"]
     wide: Literal["both_tasks"]
     forward_selection: ForwardSelection
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """Target by action set."""
+        return {"paper": self.paper, "extended": self.extended, "wide": self.wide}
 
 
 class Protocol(_Part):
@@ -117,6 +122,7 @@ class Protocol(_Part):
             ("labels.salt", labels.salt, rules.salt),
             ("labels.test_share", labels.test_share, rules.test_share),
             ("labels.validation_share", labels.validation_share, rules.validation_share),
+            ("item_sets", item_sets_of(catalog), self.choices.item_sets),
         ):
             if value != fixed:
                 raise SelectionError(

@@ -9,6 +9,7 @@ import polars as pl
 
 from simmerge_core.analysis.bootstrap import cluster_weights
 from simmerge_core.analysis.multiway import any_order
+from simmerge_core.analysis.protocol import tied_best
 from simmerge_core.experiments.data import ExperimentData, Progress
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.plans import executed
@@ -43,7 +44,9 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
         scores = np.stack([here.filter(pl.col("operator") == o)["utility"].to_numpy() for o in operators], axis=1)
         one = here.filter(pl.col("operator") == operators[0])
         relative = scores - scores.mean(axis=1, keepdims=True)
-        weights = cluster_weights(one["expert"].to_numpy()[:, None], draws=1000, seed=data.protocol.noise.seed)
+        weights = cluster_weights(
+            one["expert"].to_numpy()[:, None], draws=data.protocol.noise.draws, seed=data.protocol.noise.seed
+        )
         figures[setting] = {"rows": len(one), "operators": operators, "metrics": {}}
         for name in METRICS:
             x = one[name].to_numpy()
@@ -121,14 +124,9 @@ def _correlations(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> list[dic
     return found
 
 
-def _shares(scores: np.ndarray) -> np.ndarray:
-    best = scores >= scores.max(axis=1, keepdims=True) - 1e-12
-    return np.asarray(best / best.sum(axis=1, keepdims=True))
-
-
 def _win_rates(x: np.ndarray, scores: np.ndarray) -> list[list[float]]:
     """P(win) of each operator within equal-mass bins of x, (bins, operators); tied winners share."""
-    shares = _shares(scores)
+    shares = tied_best(scores)
     order = np.argsort(x, kind="stable")
     return [shares[part].mean(axis=0).tolist() for part in np.array_split(order, min(BINS, len(order)))]
 

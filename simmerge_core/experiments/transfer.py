@@ -15,7 +15,7 @@ from simmerge_core.analysis.protocol import best_fixed
 from simmerge_core.analysis.reporting import plan_chooser
 from simmerge_core.analysis.units import Units
 from simmerge_core.errors import SelectionError
-from simmerge_core.experiments.comparison import SIMMERGE, compare, fitted
+from simmerge_core.experiments.comparison import SIMMERGE, compare, fitted, rivals_for
 from simmerge_core.experiments.data import ExperimentData, Progress, part_of
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.pairs import TARGETS
@@ -24,6 +24,7 @@ from simmerge_core.experiments.result import Result
 from simmerge_core.selector import adapted
 
 RIVALS = ("ridge", "extra_trees", "norm_ratio")
+CARRIED = "best_fixed_carried"
 ADAPTED = "adapted"
 """The selector with behaviour standardised on the larger catalog's unlabeled pairs (`selector.adapted`)."""
 
@@ -34,7 +35,8 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     """Pairs under both action sets, then three-way plans; every model is trained on the small catalog alone.
 
     ``best_fixed`` is the larger catalog's own best fixed action over all its pairs, a stronger baseline than the one
-    that a user could carry over (``best_fixed_carried``). ``own_selector`` is trained on the larger catalog's other
+    that a user could carry over (``best_fixed_carried``). ``adapted`` standardises behaviour on the larger catalog's
+    unlabeled pairs. ``own_selector`` is trained on the larger catalog's other
     pairs (cross-validated by pair): what retraining would give.
     """
     small, large = catalogs.full, catalogs.larger
@@ -43,18 +45,18 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     frames = []
     for number, (name, target) in enumerate(TARGETS.items()):
         progress(f"{name} actions", 0.4 * number)
-        units = large.units(name, target)  # type: ignore[arg-type]
+        units = large.units(name, target)
         units = _all_test(units)
         parts: dict[str, dict[Any, np.ndarray]] = {
             SIMMERGE: {},
             ADAPTED: {},
-            **{r: {} for r in RIVALS},
+            **{r: {} for r in rivals_for(units, RIVALS)},
             "own_selector": {},
         }
-        carried = small.units(name, target)  # type: ignore[arg-type]
+        carried = small.units(name, target)
         for d in large.along:
             rows = small.rows(units.actions, d)
-            for model in (SIMMERGE, *RIVALS):
+            for model in (SIMMERGE, *rivals_for(units, RIVALS)):
                 parts[model][d] = predict_parts(fitted(small, model, rows), large.features, units)
             standardised = adapted(small.selector(rows), large.features)
             parts[ADAPTED][d] = predict_parts(standardised, large.features, units)
@@ -62,9 +64,8 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
             shape = parts[SIMMERGE][d].shape
             one = np.zeros(shape)
             one[..., best_fixed(carried, d.chosen_on)] = 1.0  # only the place of the largest counts
-            parts.setdefault("best_fixed_carried", {})[d] = one
-        section, raw, _ = compare(large, units, parts)
-        section.pop("minimum", None)  # a constant prediction has no GapClosed to choose by
+            parts.setdefault(CARRIED, {})[d] = one
+        section, raw, _ = compare(large, units, parts, constant=[CARRIED])
         figures[name] = section
         frames.append(raw.with_columns(pl.lit(name).alias("actions")))
     progress("three-way plans", 0.8)

@@ -35,7 +35,7 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
         actions = tuple(map(str, data.catalog.actions(name)))
         rows = {d: data.rows(actions, d) for d in data.along}
         other = dict(zip(data.along, reversed(data.along), strict=True))
-        units = data.units(name, target)  # type: ignore[arg-type]
+        units = data.units(name, target)
         folds = {d: [split(rows[d]) for _, _, split in planned_folds(data, units, rows[d], "experts")] for d in rows}
         held = {d: [rows[d].with_split(s) for s in splits] for d, splits in folds.items()}
         data.train_ahead([(r, None) for d in rows for r in (rows[d], *held[d])], tell)

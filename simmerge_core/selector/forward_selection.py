@@ -60,7 +60,7 @@ def forward_selection(
 
     def worth(chosen: Sequence[str]) -> float:
         columns = np.array([at[a] for a in chosen])
-        return float(np.mean([_chosen(x[:, columns], y[:, columns]) for x, y in ((first, second), (second, first))]))
+        return honest_oracle(first[:, columns], second[:, columns])
 
     begun = tuple(start) or max(groups, key=lambda group: worth(group) if len(group) == 1 else -np.inf)
     steps, chosen = [Step(begun, worth(begun))], list(begun)
@@ -75,6 +75,11 @@ def forward_selection(
             return steps
         chosen += added
         steps.append(Step(added, value))
+
+
+def honest_oracle(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean utility of the best per row on one item set, scored on the other, both ways; tables (n, actions)."""
+    return float(np.mean([_chosen(x, y) for x, y in ((first, second), (second, first))]))
 
 
 def _chosen(seen: np.ndarray, scored: np.ndarray) -> float:

@@ -91,7 +91,9 @@ def _action_sets(result: Result, form: Form) -> bytes:
 def _set_panel(figures: Mapping[str, Any], split: str, title: str) -> Panel:
     rows = []
     for number, name in enumerate(n for n in SETS if n in figures):
-        section = figures[name] if split == "pairs" else figures[name][split]
+        section = figures[name] if split == "pairs" else figures[name].get(split)
+        if section is None:
+            continue  # a set whose actions were chosen with the held-out experts' pairs
         marks = [
             Mark(estimate(section["gap_intervals"].get(m)), colour(m), method(m), "D" if m == "oracle" else "o")
             for m in _SERIES

@@ -154,6 +154,8 @@ def actions(result: Result) -> Mapping[str, str]:
     for split, key in (("pairs", None), ("held_out_experts", "held_out_experts")):
         rows = []
         for name in sets:
+            if key is not None and key not in figures[name]:
+                continue
             section = figures[name] if key is None else figures[name][key]
             rows.append(
                 [
@@ -171,10 +173,12 @@ def actions(result: Result) -> Mapping[str, str]:
             *(f"points over best fixed of {other}" for other in ("paper", "extended", "wide")),
         ]
         found[split] = table(head, rows)
-    for key, of in (("minimum", lambda s: s), ("minimum_held_out_experts", lambda s: s["held_out_experts"])):
+    for key, held in (("minimum", False), ("minimum_held_out_experts", True)):
         rows = []
         for name in sets:
-            section = of(figures[name])["minimum"]
+            if held and "held_out_experts" not in figures[name]:
+                continue
+            section = (figures[name]["held_out_experts"] if held else figures[name])["minimum"]
             rows.append(
                 [
                     name,
@@ -250,6 +254,8 @@ PLAN_METHODS = {
     "oracle": "honest oracle over the executed plans",
     "parent_expert": "the expert alone",
     "parent_auxiliary": "the auxiliaries alone",
+    "keep_better_parent": "keep the better parent",
+    "base": "the base alone",
 }
 
 
@@ -302,8 +308,10 @@ def plans(result: Result) -> Mapping[str, str]:
 def _counts(section: Mapping[str, Any]) -> str:
     text = (
         f"{section['configurations']} configurations, {section['configurations_without_training_pairs']} of them "
-        f"without a training pair of expert and auxiliary, {section['executed_plans']} executed plans; "
-        f"the oracle chooses among {number(section['mean_pool'])} on average."
+        "without a training pair of the task's expert and an auxiliary, "
+        f"{section['configurations_without_any_training_pair']} without any pair that was trained on for whatever "
+        f"task; {section['executed_plans']} executed plans, {number(section['mean_pool'])} per configuration for the "
+        "oracle to choose among."
     )
     if "mean_rank_share" in section:
         text += f" The chosen plan beats {number(100 * section['mean_rank_share'])} % of the executed ones."
