@@ -66,6 +66,11 @@ def run(
     usual = (STUDIES / "larger/demo/catalog.yaml", STUDIES / "larger/data")
     if larger_catalog is None and data == STUDIES / "full/data" and usual[0].is_file():
         larger_catalog, larger_data = usual
+    if not catalog.is_file() and catalog == STUDIES / "full/demo/catalog.yaml":
+        raise SelectionError(
+            f"The catalog of the experiments is not built, there is no {catalog}: run `make experiments`, or name "
+            "another one with --catalog and --data."
+        )
     declared = load_catalog(catalog)
     larger = load_catalog(larger_catalog) if larger_catalog is not None else None
 
@@ -82,21 +87,26 @@ def run(
         beside = None
         if larger is not None and larger_data is not None:
             beside = load_data(larger_data, larger, workers=workers, checked=False)
-        store = ResultStore(data / "experiments" / "results")
-        results = run_all(chosen, Catalogs(full, beside), store, progress=tell)
+        catalogs = Catalogs(full, beside)
+        lacking = {e.name: lack for e in chosen if (lack := e.lacks(catalogs)) is not None}
+        if names and lacking:
+            name, lack = next(iter(lacking.items()))
+            raise SelectionError(f"The experiment {name!r} needs {lack}: give it, or leave the experiment out.")
+        results = run_all(chosen, catalogs, ResultStore(data / "experiments" / "results"), progress=tell)
     reached = [bar for bar in bars(results, full.protocol) if bar.figure is not None]
     place = None
     if not names:
         to = out or data / "experiments"
-        place = publish(chosen, results, bars(results, full.protocol), to, joint=JOINT_DRAWINGS)
+        reached_all = bars(results, full.protocol)
+        place = publish(chosen, results, reached_all, to, joint=JOINT_DRAWINGS, strict=not own_catalog)
     if json:
         figures = {name: result.figures for name, result in results.items()}
         flat = flat_rows(results, full)
         print_json({"experiments": figures, "comparisons": flat, "bars": [_as_dict(bar) for bar in reached]})
         return
     _print(reached)
-    if larger is None and not names:
-        note("There is no catalog of larger models, so the transfer was left out: see --larger-catalog.")
+    for name, lack in lacking.items():
+        note(f"The experiment {name} was left out, it needs {lack}.")
     if place is not None:
         note(f"{place} holds everything; figures and raw rows are in {place.with_suffix('')}.")
 

@@ -17,6 +17,7 @@ from simmerge_core.experiments.data import Progress
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.protocol import protocol
 from simmerge_core.experiments.result import Result
+from simmerge_core.operators.actions import ACTION_SETS
 
 SETS: dict[str, Target] = protocol().actions.targets
 
@@ -40,8 +41,9 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     noise = data.protocol.noise
     figures: dict[str, Any] = {}
     frames = []
-    for number, (name, target) in enumerate(SETS.items()):
-        progress(name, number / len(SETS))
+    known = {name: target for name, target in SETS.items() if name in (*ACTION_SETS, *data.catalog.action_sets)}
+    for number, (name, target) in enumerate(known.items()):
+        progress(name, number / len(known))
         units = data.units(name, target)
         rows = {d: data.rows(units.actions, d) for d in data.along}
         predicted = predictions(data, units, rows, [SIMMERGE])[SIMMERGE]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from simmerge_core.experiments.data import ExperimentData, Progress, silent
 from simmerge_core.experiments.result import Result, ResultStore
 from simmerge_core.files import hash_json
+from simmerge_core.operators.actions import ACTION_SETS
 
 if TYPE_CHECKING:
     from simmerge_core.analysis.figures.style import Form
@@ -64,6 +65,8 @@ class Experiment:
         Raised when the same tables would give other rows or figures.
     needs_larger
         Whether it is about the catalog of larger models.
+    needs_actions
+        Action set that the catalog must declare.
     """
 
     name: str
@@ -73,6 +76,16 @@ class Experiment:
     draw: Draw = field(default=_no_figures)
     version: int = 1
     needs_larger: bool = False
+    needs_actions: str | None = None
+
+    def lacks(self, catalogs: Catalogs) -> str | None:
+        """What it would need and is not there, in words; None where it can be run."""
+        if self.needs_larger and catalogs.larger is None:
+            return "a catalog of larger models"
+        declared = (*ACTION_SETS, *catalogs.full.catalog.action_sets)
+        if self.needs_actions is not None and self.needs_actions not in declared:
+            return f"an action set named {self.needs_actions} in the catalog, with labels"
+        return None
 
 
 class DrawTogether(Protocol):
@@ -96,9 +109,9 @@ def run_all(
 ) -> dict[str, Result]:
     """Every experiment's result, from the store where it rests on the same tables, protocol and version.
 
-    Those about larger models are left out where there is no such catalog.
+    Those that lack something are left out.
     """
-    wanted = [e for e in experiments if catalogs.larger is not None or not e.needs_larger]
+    wanted = [e for e in experiments if e.lacks(catalogs) is None]
     results: dict[str, Result] = {}
     for number, experiment in enumerate(wanted):
 

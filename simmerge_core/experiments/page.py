@@ -18,7 +18,12 @@ _PLACE = re.compile(r"\{\{(?P<experiment>[a-z_]+):(?P<name>[a-z0-9_]+)\}\}")
 
 
 def page(
-    experiments: Sequence[Experiment], results: Mapping[str, Result], bars: Sequence[Bar], figures: Mapping[str, str]
+    experiments: Sequence[Experiment],
+    results: Mapping[str, Result],
+    bars: Sequence[Bar],
+    figures: Mapping[str, str],
+    *,
+    strict: bool = True,
 ) -> str:
     """The page as Markdown.
 
@@ -28,6 +33,8 @@ def page(
         By experiment; what was not run says so in its place.
     figures
         Relative path by figure name.
+    strict
+        Refuse a place that no experiment fills; else it says so, as for a catalog without four-way configurations.
 
     Raises
     ------
@@ -39,15 +46,16 @@ def page(
         if experiment.name in results:
             found = experiment.snippets(results[experiment.name])
             snippets |= {(experiment.name, name): text for name, text in found.items()}
-    missing = {e.name for e in experiments if e.name not in results}
+    missing = {e.name: e.needs_larger for e in experiments if e.name not in results}
 
     def fill(match: re.Match[str]) -> str:
         experiment, name = match["experiment"], match["name"]
         if experiment == "figure":
             return f"![{name.replace('_', ' ')}]({figures[name]})" if name in figures else "*(not drawn)*"
         if experiment in missing:
-            why = {e.name: e.needs_larger for e in experiments}[experiment]
-            return "*(not run: there was no catalog of larger models)*" if why else "*(not run)*"
+            return "*(not run: there was no catalog of larger models)*" if missing[experiment] else "*(not run)*"
+        if (experiment, name) not in snippets and not strict:
+            return "*(nothing in this catalog to compute it from)*"
         if (experiment, name) not in snippets:
             raise SelectionError(
                 f"The results page asks for {experiment}:{name}, which no experiment gives: correct it."

@@ -143,7 +143,7 @@ class Protocol(_Part):
             if found < wanted:
                 raise SelectionError(
                     f"There are {found} {name.replace('_', ' ')}, and the experiments rest on at least {wanted}: build "
-                    f"the catalog with `simmerge demo --preset {self.catalog.preset}`, or say that it is another one."
+                    f"the catalog by `simmerge demo --preset {self.catalog.preset}`, or pass --own-catalog for another."
                 )
 
 

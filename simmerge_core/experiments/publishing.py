@@ -22,6 +22,7 @@ def publish(
     out: Path,
     *,
     joint: Sequence[JointDrawing] = (),
+    strict: bool = True,
 ) -> Path:
     """Write results.md, and beside it results/ with figures (SVG, PNG), figures.json and rows/<experiment>.parquet.
 
@@ -47,7 +48,7 @@ def publish(
                 temporary.write_bytes(picture)
             paths.setdefault(name, f"results/{name}.{form}")
     write_json(beside / "figures.json", {name: result.figures for name, result in sorted(results.items())})
-    text = page(experiments, results, bars, paths)
+    text = page(experiments, results, bars, paths, strict=strict)
     with write_atomically(out / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return out / "results.md"

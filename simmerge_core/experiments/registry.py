@@ -51,6 +51,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         actions.run,
         comparison_pages.actions,
         action_drawings.actions,
+        needs_actions="wide",
     ),
     Experiment(
         "budgets",

@@ -25,6 +25,9 @@ METRICS = {
 
 BINS = 5
 
+_FLAT = 1e-24
+"""A variance below this share of the largest square is rounding."""
+
 
 def run(catalogs: Catalogs, progress: Progress) -> Result:
     """All expert-auxiliary pairs, and the designed configurations of three and four.
@@ -106,21 +109,27 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _correlations(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> list[dict[str, Any]]:
-    """Weighted Pearson correlation of x (n,) with each column of y, with a 95 % interval over the draws (d, n)."""
+    """Weighted Pearson correlation of x (n,) with each column of y, with a 95 % interval over the draws (d, n).
+
+    None where x or the column does not vary, or less than half of the draws define the correlation.
+    """
 
     def correlation(w: np.ndarray, v: np.ndarray) -> np.ndarray:
-        total = w.sum(axis=1, keepdims=True)
-        share = w / total
-        mean_x, mean_v = share @ x, share @ v
-        covariance = share @ (x * v) - mean_x * mean_v
-        spread = np.sqrt((share @ x**2 - mean_x**2) * (share @ v**2 - mean_v**2))
-        return np.divide(covariance, spread, out=np.full(len(w), np.nan), where=spread > 1e-12)
+        share = w / w.sum(axis=1, keepdims=True)  # (d, n)
+        away_x, away_v = x - (share @ x)[:, None], v - (share @ v)[:, None]  # centred first: squares keep their digits
+        spread_x, spread_v = ((share * away**2).sum(axis=1) for away in (away_x, away_v))
+        varied = (spread_x > _FLAT * np.square(x).max()) & (spread_v > _FLAT * np.square(v).max())
+        product = np.sqrt(np.where(varied, spread_x * spread_v, 1.0))
+        return np.where(varied, (share * away_x * away_v).sum(axis=1) / product, np.nan)
 
     found = []
     for column in y.T:
         value = float(correlation(np.ones((1, len(x))), column)[0])
-        low, high = np.nanquantile(correlation(weights, column), [0.025, 0.975])
-        found.append({"value": value, "ci95": [float(low), float(high)]})
+        draws = correlation(weights, column)
+        draws = draws[np.isfinite(draws)]
+        known = np.isfinite(value) and 2 * len(draws) >= len(weights)
+        low, high = np.quantile(draws, [0.025, 0.975]).tolist() if known else (None, None)
+        found.append({"value": value if np.isfinite(value) else None, "ci95": [low, high]})
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -25,7 +27,7 @@ def train_into(jobs: Sequence[Job], *, workers: int, progress: Progress) -> None
         return
     # Spawned, not forked: torch and polars hold threads that a fork would leave behind locked.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_end_with_parent) as pool:
         waiting = [pool.submit(_train, job) for job in jobs]
         try:
             for number, done in enumerate(as_completed(waiting)):
@@ -34,6 +36,18 @@ def train_into(jobs: Sequence[Job], *, workers: int, progress: Progress) -> None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _train(job: Job) -> None:

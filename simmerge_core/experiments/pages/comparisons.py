@@ -279,8 +279,7 @@ def plans_table(section: Mapping[str, Any]) -> str:
 def plans(result: Result) -> Mapping[str, str]:
     """Tables of `plans`."""
     figures, found = result.figures, {}
-    for k in ("3", "4"):
-        section = figures["paper"][k]
+    for k, section in figures["paper"].items():
         found[f"paper_{k}"] = plans_table(section)
         found[f"paper_{k}_counts"] = _counts(section)
         rows = []
@@ -300,8 +299,9 @@ def plans(result: Result) -> Mapping[str, str]:
                 )
         head = ["task", "method", "mean", "− expert", "− auxiliary", "Δexpert, %", "Δaux, %", "paper's mean"]
         found[f"table_{int(k) - 1}"] = table(head, rows)
-    found["extended_3"] = plans_table(figures["extended"]["3"])
-    found["extended_3_counts"] = _counts(figures["extended"]["3"])
+    for k, section in figures["extended"].items():
+        found[f"extended_{k}"] = plans_table(section)
+        found[f"extended_{k}_counts"] = _counts(section)
     return found
 
 
