@@ -81,6 +81,13 @@ class _Commands(TyperGroup):
             place = f"{error.filename}: " if error.filename else ""
             typer.echo(f"Error: {place}{error.strerror or error}.", err=True)
             raise typer.Exit(USER_ERROR) from error
+        except Exception as error:
+            # A table that lacks a column, say; polars is not imported here, so its errors are told by their module.
+            if ctx.params.get("debug") or not type(error).__module__.startswith("polars"):
+                raise
+            text = " ".join(str(error).partition("\n\n")[0].split())
+            typer.echo(f"Error: A table is not as its schema says ({text}): materialize it again.", err=True)
+            raise typer.Exit(USER_ERROR) from error
 
 
 # Without rich's markup mode, help text costs half as much time; examples keep their line breaks by \b.

@@ -61,6 +61,10 @@ def run(
     from simmerge_core.experiments.registry import JOINT_DRAWINGS, named
 
     chosen = named(names or [])
+    if names and out is not None:
+        raise SelectionError("--out is for the results page, which all experiments fill: leave it out, or the names.")
+    if out is not None and out.exists() and not out.is_dir():
+        raise SelectionError(f"--out {out} is a file: name a folder for results.md and results/.")
     if (larger_catalog is None) != (larger_data is None):
         raise SelectionError("A larger catalog needs both --larger-catalog and --larger-data: give the other one too.")
     usual = (STUDIES / "larger/demo/catalog.yaml", STUDIES / "larger/data")

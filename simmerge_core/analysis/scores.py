@@ -82,7 +82,7 @@ def task_scores(frame: pl.DataFrame, *, by: Sequence[str], counted: pl.DataFrame
         .group_by([*keys, "item_set"])
         .agg(pl.col("utility").mean(), pl.len().alias("found"))
         .join(needed, on="task")
-        .filter(pl.col("found") == pl.col("needed"))
+        .filter((pl.col("found") == pl.col("needed")) & pl.col("utility").is_not_null())
         .select(*keys, "item_set", "utility")
         .sort(*keys, "item_set")
     )

@@ -106,6 +106,8 @@ def probe_sizes(data: ExperimentData, units: Units) -> list[Variant]:
         if count >= min(task.probe_settings.count for task in data.catalog.tasks):
             continue  # the default
         features = features_of_first(data, count)
+        if features is None:
+            continue
         fewer = replace(data, features=features)
         rows = {d: fewer.rows(units.actions, d) for d in data.along}
         found.append(Variant(f"{count} prompts", rows=rows, features=features))

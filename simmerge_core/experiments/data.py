@@ -236,11 +236,17 @@ def load_data(data: Path, catalog: Catalog, *, workers: int = 2, checked: bool =
     for table in (CHECKPOINTS, PAIRWISE_FEATURES, MERGE_LABELS, STANDALONE_SCORES):
         if not root.partitions(table):
             raise TableError(
-                f"There is no {table.name} under {data}: materialize it first, for example by "
+                f"Table {table.name} is not there under {data}: materialize it first, for example by "
                 f"`simmerge demo --preset {rules.catalog.preset}`."
             )
     sizes = root.scan(CHECKPOINTS).select("checkpoint", "fingerprint", "parameters").collect()
     declared = {catalog.base.id, *catalog.checkpoint_ids}
+    absent = sorted(declared - set(sizes["checkpoint"].to_list()))
+    if absent:
+        raise TableError(
+            f"Checkpoint {absent[0]!r} of {catalog.path} has no row in table checkpoints under {data}: materialize "
+            "it, or name the data root of this catalog."
+        )
     manifests = sizes.drop("parameters").filter(pl.col("checkpoint").is_in(sorted(declared)))
 
     def present(frame: pl.DataFrame, *sides: str) -> pl.DataFrame:

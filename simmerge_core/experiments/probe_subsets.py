@@ -11,8 +11,10 @@ from simmerge_core.probes import cached
 from simmerge_core.tables import CHECKPOINTS, WEIGHT_GRAM
 
 
-def features_of_first(data: ExperimentData, count: int) -> pl.DataFrame:
+def features_of_first(data: ExperimentData, count: int) -> pl.DataFrame | None:
     """The table `pairwise_features` that probe sets of the first `count` prompts would have given, same pairs.
+
+    None where a task has no more prompts than that.
 
     Raises
     ------
@@ -30,9 +32,12 @@ def features_of_first(data: ExperimentData, count: int) -> pl.DataFrame:
         pairs = known.filter(pl.col("a") < pl.col("b")).select("a", "b").rows()
         names = sorted({name for pair in pairs for name in pair})
         try:
-            records = {c: cached(data.root, c, task, fingerprint=data.fingerprints[c]).first(count) for c in names}
+            whole = {c: cached(data.root, c, task, fingerprint=data.fingerprints[c]) for c in names}
         except ProbeError as error:
             raise TableError(f"The probe-set curve needs every probe record: {error}") from error
+        if any(record.prompts <= count for record in whole.values()):
+            return None
+        records = {c: record.first(count) for c, record in whole.items()}
         functional = pl.concat(
             [functional_many(records, pairs), *(self_signals(r, checkpoint=c) for c, r in records.items())]
         )

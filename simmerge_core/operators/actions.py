@@ -68,6 +68,8 @@ def parse_action(text: str | Action) -> Action:
         raise OperatorError(
             f"Action {text!r} has a value that is not a number: write for example slerp@0.3."
         ) from error
+    if len({name for name, _ in params}) < len(params):
+        raise OperatorError(f"Action {text!r} gives a parameter twice: give each once.")
     if not 0.0 <= alpha <= 1.0:
         raise OperatorError(
             f"Action {text!r} has alpha {alpha:g} outside [0, 1]: alpha is the weight of the second checkpoint."

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from simmerge_core.errors import SelectionError
+from simmerge_core.errors import OperatorError, SelectionError
 from simmerge_core.features.columns import FEATURE_VERSION
 from simmerge_core.files import hash_file, hash_json, replaced_folder
 from simmerge_core.operators.actions import Action, parse_action
@@ -229,20 +229,40 @@ class Selector:
         try:
             described = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # no JSON, or not UTF-8
             raise SelectionError(
                 f"The selector in {folder} has a damaged JSON file ({error}): train it again."
             ) from error
+        if not isinstance(described, dict):
+            raise SelectionError(f"The selector in {folder} has a damaged {CONFIG_FILE}: train it again.")
         if described.get("format") != SELECTOR_FORMAT or described.get("feature_version") != FEATURE_VERSION:
             raise SelectionError(
                 f"The selector in {folder} is of format {described.get('format')} and feature version "
-                f"{described.get('feature_version')}, not {SELECTOR_FORMAT} and {FEATURE_VERSION}: train it again."
+                f"{described.get('feature_version')}, not {SELECTOR_FORMAT} and {FEATURE_VERSION}: train it again, "
+                "by materializing selector or by `simmerge demo`."
             )
-        if hash_file(folder / WEIGHTS_FILE) != described["weights_sha256"]:
+        if hash_file(folder / WEIGHTS_FILE) != described.get("weights_sha256"):
             raise SelectionError(
                 f"The weights in {folder} are not those its configuration names: train the selector again."
             )
-        tensors = load_file(folder / WEIGHTS_FILE)
+        try:
+            found = cls._from_parts(described, metrics, load_file(folder / WEIGHTS_FILE))
+            whole = found.key == described["key"] and len(found.calibration.actions) == len(found.actions)
+        except (KeyError, TypeError, ValueError, AttributeError, OperatorError) as error:
+            raise SelectionError(
+                f"The selector in {folder} is damaged ({type(error).__name__}: {error}): train it again."
+            ) from error
+        if not whole:
+            raise SelectionError(
+                f"The selector in {folder} is not what its key says, so something in it was changed: train it again."
+            )
+        return found
+
+    @classmethod
+    def _from_parts(
+        cls, described: Mapping[str, Any], metrics: dict[str, Any], tensors: Mapping[str, np.ndarray]
+    ) -> Selector:
+        """From a configuration, metrics and tensors as `save` writes them."""
         return cls(
             config=SelectorConfig.from_json(described["config"]),
             seed=described["seed"],

@@ -180,8 +180,21 @@ def training_rows(
         item_variance=_noise(joined, names, "item_variance"),
         items=_noise(joined, names, "items"),
     )
+    _refuse_undefined(rows)
     refuse_leaks(rows.meta)
     return rows
+
+
+def _refuse_undefined(rows: TrainingRows) -> None:
+    """Raise where a label is no number: networks would learn it and say nothing."""
+    bad = np.argwhere(~np.isfinite(rows.utilities))
+    if len(bad):
+        row, column = bad[0].tolist()
+        a, b, task = rows.meta.select("a", "b", "task").row(row)
+        raise SelectionError(
+            f"The label of {a} and {b} under {rows.actions[column]} on task {task} is not a finite number: materialize "
+            "merge_labels for this pair again."
+        )
 
 
 def _noise(joined: pl.DataFrame, names: Sequence[str], what: str) -> np.ndarray | None:

@@ -190,3 +190,12 @@ def test_selectors_are_trained_once(data: WorldData, tmp_path: Path, monkeypatch
     monkeypatch.setattr("simmerge_core.selector.train", refuse, raising=False)
     again = make_data(tmp_path)
     assert np.isfinite(again.selector(rows).predict(again.features.head(3)).utilities).all()
+
+
+def test_a_damaged_selector_is_trained_again(tmp_path: Path) -> None:
+    data = make_data(tmp_path)
+    rows = data.rows(data.units("paper", "expert_task").actions, data.along[0])
+    key = data.selector(rows).key
+    file = next((tmp_path / "experiments" / "models").iterdir()) / "config.json"
+    file.write_text("{", encoding="utf-8")
+    assert make_data(tmp_path).selector(rows).key == key

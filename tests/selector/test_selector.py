@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from simmerge_core.errors import SelectionError
 from simmerge_core.selector import MODELS, Selector, SelectorConfig, TrainingRows, train, training_rows
 from simmerge_core.selector.mlp import Targets
 
+QUICK_LOAD = SelectorConfig(widths=(8,), learning_rates=(6e-3,), dropouts=(0.0,), members=2, epochs=2)
 QUICK = SelectorConfig(widths=(32,), learning_rates=(6e-3,), dropouts=(0.1,), members=5, epochs=40)
 
 
@@ -211,3 +213,37 @@ def test_bad_input_is_said_in_one_sentence(rows: TrainingRows, selector: Selecto
         train(rows.filter(rows.pairs < 3))
     with pytest.raises(SelectionError, match="groups"):
         SelectorConfig(groups=("colour",))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda c: c.pop("calibration"),
+        lambda c: c.pop("weights_sha256"),
+        lambda c: c["calibration"].pop("actions"),
+        lambda c: c["calibration"]["chosen"].update(more=1),
+        lambda c: c.update(level_mean=5.0),
+        lambda c: c.update(key="0"),
+        lambda c: c["actions"].__setitem__(0, "dare@0.5"),
+        lambda c: c["config"].update(members="x"),
+        lambda c: c["networks"].append("zzz"),
+        lambda c: c["feature_names"].pop(),
+        lambda c: c["calibration"]["actions"].pop(),
+    ],
+)
+def test_a_changed_configuration_is_refused(rows: TrainingRows, tmp_path: Path, damage: Any) -> None:
+    train(rows, config=QUICK_LOAD, seed=0).save(tmp_path / "s")
+    file = tmp_path / "s" / "config.json"
+    described = json.loads(file.read_text("utf-8"))
+    damage(described)
+    file.write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(SelectionError, match="train"):
+        Selector.load(tmp_path / "s")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe"])
+def test_a_configuration_that_is_none_is_refused(rows: TrainingRows, tmp_path: Path, content: bytes) -> None:
+    train(rows, config=QUICK_LOAD, seed=0).save(tmp_path / "s")
+    (tmp_path / "s" / "config.json").write_bytes(content)
+    with pytest.raises(SelectionError, match="train it again"):
+        Selector.load(tmp_path / "s")

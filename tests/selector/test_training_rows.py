@@ -150,3 +150,13 @@ def test_folds_and_drawn_validation_keep_pairs_together(world: World) -> None:
         assert len(set(mask[pairs == pair])) == 1
     assert mask.any()
     assert not mask.all()
+
+
+def test_a_label_that_is_no_number_is_refused_by_pair_and_action() -> None:
+    world = make_world(per_domain=2)
+    place = world.labels.row(0, named=True)
+    labels = world.labels.with_columns(
+        pl.when(pl.int_range(pl.len()) == 0).then(float("nan")).otherwise(pl.col("utility")).alias("utility")
+    )
+    with pytest.raises(SelectionError, match=rf"{place['a']}.*under.*{place['task']} is not a finite number"):
+        training_rows(world.features, labels, actions=world.actions, item_set=place["item_set"])
