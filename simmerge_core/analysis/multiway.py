@@ -25,11 +25,13 @@ PlanKey = tuple[tuple[str, ...], tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The plan that a method picks for a configuration, with what it predicts for it."""
+    """The plan that a method picks for a configuration, with what it predicts for it and the interval around that."""
 
     plan: Plan
     predicted: float | None = None
     uncertainty: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 Chooser = Callable[[str | tuple[str, ...], tuple[str, ...]], Choice]
@@ -302,11 +304,35 @@ def summarise(
         ``random_plan`` and ``mean_rank_share``, which want all plans, are left out.
     """
     rows = outcomes(found, choosers, best_fixed=best_fixed, actions=actions, alone=alone, base=base)
+    return figures_of(
+        found,
+        rows,
+        along=list(choosers),
+        actions=actions,
+        splits=splits,
+        min_gap=min_gap,
+        draws=draws,
+        seed=seed,
+    )
+
+
+def figures_of(
+    found: Sequence[Configuration],
+    rows: Sequence[PlanOutcome],
+    *,
+    along: Sequence[Direction],
+    actions: Sequence[str],
+    splits: Mapping[tuple[str, str], str],
+    min_gap: float = metrics.MIN_GAP,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Figures per k of known outcomes; arguments and result as of `summarise`."""
     report: dict[str, Any] = {}
     for k in sorted({configuration.k for configuration in found}):
         of_k = [configuration for configuration in found if configuration.k == k]
         here = [row for row in rows if row.configuration.k == k]
-        report[str(k)] = _figures(of_k, here, list(choosers), actions, splits, min_gap, draws, seed)
+        report[str(k)] = _figures(of_k, here, along, actions, splits, min_gap, draws, seed)
     return report
 
 

@@ -329,18 +329,20 @@ def _section(
     return section
 
 
-def plan_chooser(selector: Any, features: pl.DataFrame) -> multiway.Chooser:
+def plan_chooser(selector: Any, features: pl.DataFrame, **options: Any) -> multiway.Chooser:
     """The selector's best plan over all orders and operators of given checkpoints, found without executing any.
 
-    Asked for several tasks, it takes the plan with the highest mean of the predictions on them.
+    Asked for several tasks, it takes the plan with the highest mean of the predictions on them. Further options are
+    those of `planning.search`.
     """
     from simmerge_core.planning import search
 
     def choose(task: str | tuple[str, ...], members: tuple[str, ...]) -> multiway.Choice:
-        ranked = search(selector, features, list(members), task, k=len(members), top=1)
+        ranked = search(selector, features, list(members), task, k=len(members), top=1, **options)
         first = ranked.row(0, named=True)
         plan = plan_of(first["order"], first["actions"])
-        return multiway.Choice(plan, first["predicted_utility"], first["uncertainty"])
+        expected = (first["predicted_utility"], first["uncertainty"], first["low"], first["high"])
+        return multiway.Choice(plan, *expected)
 
     return choose
 

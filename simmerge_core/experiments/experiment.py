@@ -60,7 +60,7 @@ class Experiment:
     name
         Slug: its folder, and its name on the command line.
     question
-        One line, for listings and progress.
+        One line, for progress.
     version
         Raised when the same tables would give other rows or figures.
     needs_larger
@@ -118,7 +118,7 @@ def run_all(
         def tell(message: str, fraction: float, number: int = number, name: str = experiment.name) -> None:
             progress(f"{name}: {message}" if message else name, (number + fraction) / len(wanted))
 
-        tell("", 0.0)
+        tell(experiment.question, 0.0)
         stamp = _stamp(experiment, catalogs)
         found = store.read(experiment.name, stamp)
         if found is None:

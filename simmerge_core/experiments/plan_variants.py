@@ -13,11 +13,11 @@ from simmerge_core.analysis import multiway
 from simmerge_core.analysis.bootstrap import cluster_weights, interval, weighted_mean
 from simmerge_core.analysis.gaps import Gaps
 from simmerge_core.analysis.protocol import Direction
+from simmerge_core.analysis.reporting import plan_chooser
 from simmerge_core.experiments.data import ExperimentData, Progress, part_of
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.plans import executed, remembered
 from simmerge_core.experiments.result import Result
-from simmerge_core.plans import plan_of
 from simmerge_core.selector import TrainingRows
 
 DEFAULT = "default"
@@ -61,7 +61,9 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
     fewer = {d: _without_auxiliaries(r) for d, r in rows.items()}
     data.train_ahead([(r, None) for r in (*rows.values(), *fewer.values())], part_of(progress, "training", 0, 3))
     choosers = {
-        (s.name, d): remembered(_chooser(data, rows[d] if s.auxiliaries else fewer[d], s))
+        (s.name, d): remembered(
+            plan_chooser(data.selector((rows if s.auxiliaries else fewer)[d]), data.features, **s.options)
+        )
         for s in SCORINGS
         for d in data.along
     }
@@ -84,20 +86,6 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
 
 def _without_auxiliaries(rows: TrainingRows) -> TrainingRows:
     return rows.filter(rows.meta["kind"] == "expert_auxiliary")
-
-
-def _chooser(data: ExperimentData, rows: TrainingRows, scoring: Scoring) -> multiway.Chooser:
-    from simmerge_core.planning import search
-
-    selector = data.selector(rows)
-
-    def choose(task: str | tuple[str, ...], members: tuple[str, ...]) -> multiway.Choice:
-        best = search(selector, data.features, list(members), task, k=len(members), top=1, **scoring.options).row(
-            0, named=True
-        )
-        return multiway.Choice(plan_of(best["order"], best["actions"]), best["predicted_utility"], best["uncertainty"])
-
-    return choose
 
 
 def _scored(

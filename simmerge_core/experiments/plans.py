@@ -104,20 +104,18 @@ def summary(
     """Figures per k, and one row per configuration, direction and method."""
     noise, choices = data.protocol.noise, data.protocol.choices
     splits = {(a, b): s for x, y, s in zip(units.a, units.b, units.split, strict=True) for a, b in ((x, y), (y, x))}
-    shared: dict[str, Any] = {
-        "best_fixed": fixed,
-        "actions": units.actions,
-        "alone": data.alone,
-        "base": data.catalog.base.id,
-    }
-    figures = multiway.summarise(
+    outcomes = multiway.outcomes(
+        found, choosers, best_fixed=fixed, actions=units.actions, alone=data.alone, base=data.catalog.base.id
+    )
+    figures = multiway.figures_of(
         found,
-        choosers,
+        outcomes,
+        along=list(choosers),
+        actions=units.actions,
         splits=splits,
         min_gap=choices.min_gap,
         draws=noise.draws,
         seed=noise.seed,
-        **shared,
     )
     rows = [
         (
@@ -132,7 +130,7 @@ def summary(
             o.expert,
             o.auxiliary,
         )
-        for o in multiway.outcomes(found, choosers, **shared)
+        for o in outcomes
         for method, value in o.utility.items()
     ]
     about = ["direction", "k", "task", "expert", "auxiliaries", "method", "plan"]

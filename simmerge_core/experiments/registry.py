@@ -105,6 +105,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         transfer.run,
         comparison_pages.transfer,
         transfer_drawings.transfer,
+        version=2,
         needs_larger=True,
     ),
 )

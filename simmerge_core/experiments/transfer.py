@@ -11,7 +11,7 @@ import polars as pl
 
 from simmerge_core.analysis import multiway
 from simmerge_core.analysis.predictions import predict_parts
-from simmerge_core.analysis.protocol import best_fixed
+from simmerge_core.analysis.protocol import Direction, best_fixed
 from simmerge_core.analysis.reporting import plan_chooser
 from simmerge_core.analysis.units import Units
 from simmerge_core.errors import SelectionError
@@ -21,12 +21,22 @@ from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.pairs import TARGETS
 from simmerge_core.experiments.plans import executed, remembered, summary
 from simmerge_core.experiments.result import Result
+from simmerge_core.features.columns import FEATURE_GROUPS
 from simmerge_core.selector import adapted
+from simmerge_core.selector.adaptation import BEHAVIOUR_GROUPS
 
 RIVALS = ("ridge", "extra_trees", "norm_ratio")
 CARRIED = "best_fixed_carried"
 ADAPTED = "adapted"
 """The selector with behaviour standardised on the larger catalog's unlabeled pairs (`selector.adapted`)."""
+
+STANDARDISED: dict[str, tuple[str, ...]] = {
+    "behaviour": BEHAVIOUR_GROUPS,
+    "everything": tuple(FEATURE_GROUPS),
+    "KL and self signals": ("kl", "self"),
+    "all but weights": tuple(g for g in FEATURE_GROUPS if g not in ("weight", "weight_module")),
+}
+"""Feature groups that were tried, to see which levels shift with size."""
 
 OWN_FOLDS = 5
 
@@ -67,6 +77,7 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
             parts.setdefault(CARRIED, {})[d] = one
         section, raw, _ = compare(large, units, parts, constant=[CARRIED])
         figures[name] = section
+        figures.setdefault("standardised", {})[name] = _standardised(small, large, units, parts[SIMMERGE])
         frames.append(raw.with_columns(pl.lit(name).alias("actions")))
     progress("three-way plans", 0.8)
     units = large.units("paper", "expert_task")
@@ -87,6 +98,24 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
         figures[name], rows_of_plans = summary(large, found, by, fixed, everything)
         frames.append(_as_pairs(rows_of_plans, name))
     return Result(pl.concat(frames, how="diagonal"), figures)
+
+
+def _standardised(
+    small: ExperimentData, large: ExperimentData, units: Units, plain: Mapping[Direction, np.ndarray]
+) -> dict[str, Any]:
+    """Share of the oracle's gain by what is standardised on the larger catalog."""
+    parts: dict[str, Mapping[Direction, np.ndarray]] = {SIMMERGE: plain}
+    for label, groups in STANDARDISED.items():
+        parts[label] = {
+            d: predict_parts(
+                adapted(small.selector(small.rows(units.actions, d)), large.features, groups=groups),
+                large.features,
+                units,
+            )
+            for d in large.along
+        }
+    section, _, _ = compare(large, units, parts)
+    return {key: {name: section[key][name] for name in parts} for key in ("utility", "captured")}
 
 
 def _as_pairs(plans: pl.DataFrame, name: str) -> pl.DataFrame:

@@ -10,14 +10,13 @@ import polars as pl
 
 from simmerge_core.analysis import multiway
 from simmerge_core.analysis.protocol import TIE, Direction
+from simmerge_core.analysis.reporting import plan_chooser
 from simmerge_core.experiments.data import ExperimentData, Progress, part_of
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.held_out import planned_folds
 from simmerge_core.experiments.pairs import TARGETS
-from simmerge_core.experiments.plans import executed
+from simmerge_core.experiments.plans import executed, remembered
 from simmerge_core.experiments.result import Result
-from simmerge_core.planning import search
-from simmerge_core.plans import plan_of
 from simmerge_core.selector import Selector, TrainingRows, interval_coverage
 
 
@@ -139,18 +138,19 @@ def _plans(data: ExperimentData, progress: Progress) -> dict[str, Any]:
     inside: dict[tuple[int, str], list[bool]] = {}
     errors: dict[tuple[int, str], list[float]] = {}
     rows = {d: data.rows(actions, d) for d in data.along}
-    choosers = {d: _BestPlans(data, data.selector(rows[d])) for d in data.along}
-    found = executed(
-        data, [c.plan_of for c in choosers.values()], [actions[0]] * len(choosers), progress, baselines=False
-    )
+    choosers = {d: remembered(plan_chooser(data.selector(rows[d]), data.features)) for d in data.along}
+    found = executed(data, list(choosers.values()), [actions[0]] * len(choosers), progress, baselines=False)
     for d in data.along:
         for c in found:
-            best = choosers[d].best(c.task, c.members)
-            scores = c.utilities.get(multiway.canonical(plan_of(best["order"], best["actions"])), {})
+            best = choosers[d](c.task, c.members)
+            assert best.predicted is not None
+            assert best.low is not None
+            assert best.high is not None
+            scores = c.utilities.get(multiway.canonical(best.plan), {})
             for items, item_set in (("items of training", d.chosen_on), ("other items", d.scored_on)):
                 if item_set in scores:
-                    inside.setdefault((c.k, items), []).append(best["low"] <= scores[item_set] <= best["high"])
-                    errors.setdefault((c.k, items), []).append(scores[item_set] - best["predicted_utility"])
+                    inside.setdefault((c.k, items), []).append(best.low <= scores[item_set] <= best.high)
+                    errors.setdefault((c.k, items), []).append(scores[item_set] - best.predicted)
     level = data.selector(rows[data.along[0]]).calibration.level
     return {
         f"{k}": {
@@ -165,23 +165,3 @@ def _plans(data: ExperimentData, progress: Progress) -> dict[str, Any]:
         }
         for k in sorted({size for size, _ in inside})
     }
-
-
-class _BestPlans:
-    """The best plan of a configuration with its interval, searched for once."""
-
-    def __init__(self, data: ExperimentData, selector: Selector) -> None:
-        self._data, self._selector = data, selector
-        self._known: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
-
-    def best(self, task: str, members: tuple[str, ...]) -> dict[str, Any]:
-        key = (task, members)
-        if key not in self._known:
-            ranked = search(self._selector, self._data.features, list(members), task, k=len(members), top=1)
-            self._known[key] = ranked.row(0, named=True)
-        return self._known[key]
-
-    def plan_of(self, task: str | tuple[str, ...], members: tuple[str, ...]) -> multiway.Choice:
-        assert isinstance(task, str)
-        best = self.best(task, members)
-        return multiway.Choice(plan_of(best["order"], best["actions"]), best["predicted_utility"])

@@ -40,9 +40,9 @@ class Variant:
 
 
 def compare_variants(
-    data: ExperimentData, units: Units, variants: Sequence[Variant], progress: Progress = silent, *, split: str = "test"
+    data: ExperimentData, units: Units, variants: Sequence[Variant], progress: Progress = silent
 ) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Figures and raw rows of the default selector and of every variant, all on the same pairs.
+    """Figures and raw rows of the default selector and of every variant, all on the test pairs.
 
     ``gain_over`` and ``points_over`` of the figures are the default's over each variant, with paired intervals.
     """
@@ -58,6 +58,6 @@ def compare_variants(
             for d in data.along
         }
     choices = data.protocol.choices
-    outcomes = evaluate(units, means, along=data.along, split=split, within=choices.within, min_gap=choices.min_gap)
+    outcomes = evaluate(units, means, along=data.along, within=choices.within, min_gap=choices.min_gap)
     figures = outcome_figures(data, units, outcomes, [v.name for v in every])
-    return figures | {"pairs": int((units.split == split).sum())}, raw_rows(units, outcomes, data.along)
+    return figures | {"pairs": int((units.split == "test").sum())}, raw_rows(units, outcomes, data.along)

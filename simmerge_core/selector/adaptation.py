@@ -8,6 +8,7 @@ trained (§4.4 transfers without retraining; the standardisation is this project
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -22,13 +23,15 @@ BEHAVIOUR_GROUPS = ("kl", "activation", "attention", "self")
 """Feature groups that are measured on probes."""
 
 
-def adapted(selector: Selector, features: pl.DataFrame) -> Selector:
+def adapted(selector: Selector, features: pl.DataFrame, *, groups: Collection[str] = BEHAVIOUR_GROUPS) -> Selector:
     """The selector with behaviour features standardised on a catalog that it was not trained on.
 
     Parameters
     ----------
     features
         Table `pairwise_features` of that catalog with its `task` column, all pairs: both orientations, any tasks.
+    groups
+        Feature groups to standardise there.
 
     Raises
     ------
@@ -40,14 +43,14 @@ def adapted(selector: Selector, features: pl.DataFrame) -> Selector:
     # Each pair once and in one order: a sum of floats depends on it, and the same pairs shall give the same bytes.
     pairs = features.unique(["task", "a", "b"], keep="first", maintain_order=True).sort("task", "a", "b")
     block = block_of(pairs, selector.feature_names)
-    groups = {column.name: column.group for column in FEATURES}
-    behaviour = np.array([groups[name] in BEHAVIOUR_GROUPS for name in selector.feature_names])
+    group_of = {column.name: column.group for column in FEATURES}
+    moved = np.array([group_of[name] in groups for name in selector.feature_names])
     mean, deviation = block.x.mean(axis=0), block.x.std(axis=0)  # float64
     # A feature that is the same for all pairs says nothing about them: it stays at the training scale.
-    varied = behaviour & (deviation > 1e-12 * np.maximum(1.0, np.abs(mean)))
+    varied = moved & (deviation > 1e-12 * np.maximum(1.0, np.abs(mean)))
     scaler = replace(
         selector.scaler,
-        mean=np.where(behaviour, mean, selector.scaler.mean),
+        mean=np.where(moved, mean, selector.scaler.mean),
         scale=np.where(varied, deviation, selector.scaler.scale),
     )
     return replace(selector, scaler=scaler)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from experiments_world import WorldData, catalog_of
 
@@ -64,8 +62,3 @@ def test_unknown_settings_are_refused() -> None:
     assert "bars:" in text
     with pytest.raises(ValueError, match="extra"):
         type(protocol()).model_validate({**protocol().model_dump(), "extra": 1})
-
-
-def test_the_file_is_package_data() -> None:
-    assert Path(PROTOCOL_FILE.parent, "protocol.yaml") == PROTOCOL_FILE
-    assert PROTOCOL_FILE.is_file()

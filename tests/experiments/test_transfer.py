@@ -48,7 +48,7 @@ def result(small: WorldData, larger: WorldData) -> Result:
     """The experiment with best fixed actions in the place of all that is trained, and without plans."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transfer, "RIVALS", ())
-        patch.setattr(transfer, "adapted", lambda selector, features: selector)
+        patch.setattr(transfer, "adapted", lambda selector, features, **options: selector)
         patch.setattr(WorldData, "selector", lambda self, rows, *a, **o: MODELS["best_fixed"](rows))
         patch.setattr(
             transfer, "_own", lambda large, units, d: np.zeros((len(units), units.tasks.shape[1], len(units.actions)))

@@ -57,7 +57,7 @@ def test_no_more_than_asked_for_and_bad_input_by_name() -> None:
         forward_selection(tables, ACTIONS, most=2, start=["dare@0.5"])
 
 
-def test_points_are_differences_of_gap_closed(data: WorldData) -> None:
+def test_points_are_differences_of_gap_closed() -> None:
     rng = np.random.default_rng(3)
     tasks = rng.choice(["x", "y", "z"], size=(40, 2))
     values, other = rng.uniform(0.3, 0.6, (40, 2)), rng.uniform(0.3, 0.6, (40, 2))

@@ -64,3 +64,16 @@ def test_the_order_of_pairs_and_repeated_pairs_change_no_byte(world: tuple[Selec
     selector, features = world
     turned = pl.concat([features.reverse(), features.head(5)])
     assert adapted(selector, turned).key == adapted(selector, features).key
+
+
+def test_the_groups_asked_for_are_those_standardised(world: tuple[Selector, pl.DataFrame]) -> None:
+    selector, features = world
+    scaler = adapted(selector, features, groups=["weight"]).scaler
+    group = {c.name: c.group for c in FEATURES}
+    own = np.array([group[name] == "weight" for name in selector.feature_names])
+    assert own.any()
+    np.testing.assert_array_equal(scaler.mean[~own], selector.scaler.mean[~own])
+    expected = [
+        features[n].cast(pl.Float64).mean() for n, mine in zip(selector.feature_names, own, strict=True) if mine
+    ]
+    np.testing.assert_allclose(scaler.mean[own], expected)

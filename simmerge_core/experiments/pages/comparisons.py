@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from simmerge_core.analysis.pairwise import method_name
 from simmerge_core.experiments import paper_figures as paper
 from simmerge_core.experiments.pages.markdown import number, table, with_interval
 from simmerge_core.experiments.result import Result
@@ -102,6 +103,8 @@ def pairs(result: Result) -> Mapping[str, str]:
     wins = section["wins"]
     actions = list(wins["train"])
     rows = [[split, *(number(wins[split][a], 0) for a in actions)] for split in wins]
+    published = [paper.TRAINING_WINS.get(method_name(a)) for a in actions]
+    rows.append(["the paper's training merges", *(number(n, 0) for n in published)])
     found["wins"] = table(["best on A, pairs", *actions], rows)
     return found
 
@@ -209,6 +212,15 @@ def transfer(result: Result) -> Mapping[str, str]:
     """Tables of `transfer`."""
     figures = result.figures
     found = {name: methods_table(figures[name]) for name in ("paper", "extended")}
+    rows = [
+        [
+            "nothing" if label == "simmerge" else label,
+            *(with_interval(figures["standardised"][name]["captured"][label], 2) for name in ("paper", "extended")),
+        ]
+        for label in figures["standardised"]["paper"]["captured"]
+    ]
+    head = ["standardised on the larger catalog", "paper's actions, expert's task", "seven actions, both tasks"]
+    found["standardised"] = table(head, rows)
     found["ratio"] = number(figures["parameter_ratio"])
     found["plans"] = plans_table(figures["plans"]["3"])
     found["plans_adapted"] = plans_table(figures["plans_adapted"]["3"])
