@@ -37,3 +37,7 @@ class TableError(SimMergeError):
 
 class SelectionError(SimMergeError):
     """A selector cannot be trained or asked: too few rows, unknown features, unknown checkpoints."""
+
+
+class BanditError(SimMergeError):
+    """A bandit is asked with a context, an arm, a reward or a log that it cannot use."""

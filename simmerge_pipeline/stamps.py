@@ -102,7 +102,7 @@ def _labels(catalog: Catalog, root: DataRoot, key: str) -> Any:
     return [
         _pairs(root, PAIRWISE_FEATURES.name, key),
         task_key(catalog.task(cell(key).task)),
-        catalog.labels.model_dump(mode="json", exclude={"multiway"}),
+        catalog.labels.model_dump(mode="json", exclude={"multiway", "daily_merges"}),
         _actions(catalog),
     ]
 
@@ -117,7 +117,7 @@ def _plan_labels(catalog: Catalog, root: DataRoot, key: str) -> Any:
     return [
         sorted(fingerprints(root, catalog).items()),
         task_key(catalog.task(key)),
-        catalog.labels.model_dump(mode="json"),
+        catalog.labels.model_dump(mode="json", exclude={"daily_merges"}),
         list(catalog.task_ids),  # plans of every task's configurations are scored on this one
         _trained(catalog, root),
     ]

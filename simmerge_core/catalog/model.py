@@ -139,6 +139,9 @@ class LabelDesign(_Entry):
     multiway: dict[int, int] = Field(
         default={3: 4, 4: 1}, description="executed configurations per task, by k, on which plans are compared"
     )
+    daily_merges: int = Field(
+        default=0, ge=0, description="merges a day that active labelling may make and score beyond the design; 0 is off"
+    )
 
     @field_validator("multiway")
     @classmethod
@@ -157,6 +160,26 @@ class LabelDesign(_Entry):
         return self
 
 
+class BanditSettings(_Entry):
+    """How the bandits of a catalog explore; what is null is tuned on logged labels (§3.5)."""
+
+    exploration: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="scale of draws and bounds")
+    regularisation: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="precision of the prior")
+    label_weight: float | None = Field(
+        default=None, gt=0, le=1, description="what a logged label counts against the reward of a round"
+    )
+    mixing: float = Field(default=0.0, ge=0, le=1, description="share of rounds that choose uniformly")
+    reward_range: tuple[float, float] = Field(default=(0.0, 1.0), description="least and greatest utility")
+    seed: int = 0
+
+    @field_validator("reward_range")
+    @classmethod
+    def _some_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError(f"reward_range {list(value)} is empty: give the least and the greatest utility")
+        return value
+
+
 class MergeRequest(_Entry):
     """Which checkpoints may be merged for which target."""
 
@@ -171,6 +194,9 @@ class MergeRequest(_Entry):
     checkpoints: Literal["all"] | tuple[Id, ...] = "all"
     actions: str = "extended"
     top: int = Field(default=20, ge=1)
+    policy: Literal["selector", "lints", "linucb"] = Field(
+        default="selector", description="who chooses the operators: the trained selector, or a bandit that learns"
+    )
 
     @model_validator(mode="after")
     def _target(self) -> MergeRequest:
@@ -186,6 +212,11 @@ class MergeRequest(_Entry):
             )
         if self.weights is not None and self.how == "min":
             raise ValueError(f"merge request {self.id!r} has weights, which count for the mean only: leave them out")
+        if self.policy != "selector" and self.how == "min" and len(self.targets) > 1:
+            raise ValueError(
+                f"merge request {self.id!r} asks policy {self.policy} for the minimum over tasks, and its reward "
+                "is linear: take the mean, or the policy selector"
+            )
         return self
 
     @property
@@ -203,6 +234,7 @@ class Catalog(_Entry):
     tasks: tuple[Task, ...] = Field(min_length=1)
     action_sets: dict[str, tuple[str, ...]] = {}
     labels: LabelDesign = LabelDesign()
+    bandit: BanditSettings = BanditSettings()
     merge_requests: tuple[MergeRequest, ...] = ()
 
     _path: Path = PrivateAttr(default=Path("catalog.yaml"))

@@ -1,0 +1,114 @@
+"""A bandit's state as a folder: posterior as safetensors, settings as JSON, both under one key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simmerge_core.bandit.posterior import Posterior
+from simmerge_core.errors import BanditError
+from simmerge_core.files import hash_json, replaced_folder
+
+if TYPE_CHECKING:
+    from simmerge_core.bandit.policies import LinearBandit
+
+BANDIT_FORMAT = 1
+POSTERIOR_FILE, SETTINGS_FILE = "posterior.safetensors", "bandit.json"
+_ARRAYS = ("precision", "moment", "factor", "mean", "updates")
+
+
+def settings_of(bandit: LinearBandit) -> dict[str, Any]:
+    """Everything but the posterior, JSON-ready."""
+    return {
+        "format": BANDIT_FORMAT,
+        "kind": bandit.kind,
+        "arms": list(bandit.arms),
+        "retired": sorted(bandit.retired),
+        "tasks": list(bandit.tasks),
+        "exploration": bandit.exploration,
+        "regularisation": bandit.regularisation,
+        "seed": bandit.seed,
+        "mixing": bandit.mixing,
+        "reward_range": list(bandit.reward_range),
+        "source": bandit.source,
+        "dimension": bandit.posterior.dimension,
+        "selected": bandit.selected,
+    }
+
+
+def state_key(bandit: LinearBandit) -> str:
+    """SHA-256 (hex) of settings and every bit of the posterior."""
+    tensors = {n: hashlib.sha256(a.tobytes()).hexdigest() for n, a in _tensors(bandit.posterior).items()}
+    return hash_json({"settings": settings_of(bandit), "posterior": tensors})
+
+
+def save_bandit(bandit: LinearBandit, folder: Path) -> Path:
+    """Write `posterior.safetensors` and `bandit.json`; the folder appears complete or not at all."""
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    with replaced_folder(folder) as temporary:
+        save_file(_tensors(bandit.posterior), temporary / POSTERIOR_FILE)
+        described = {**settings_of(bandit), "key": state_key(bandit)}
+        text = json.dumps(described, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        (temporary / SETTINGS_FILE).write_text(text, encoding="utf-8")
+    return folder
+
+
+def load_bandit(folder: Path) -> LinearBandit:
+    """Read what `save_bandit` wrote; it goes on with the same numbers.
+
+    Raises
+    ------
+    BanditError
+        If a file is missing, damaged, of another format, or not what its key says.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    from simmerge_core.bandit.policies import POLICIES
+
+    folder = Path(folder)
+    for file in (POSTERIOR_FILE, SETTINGS_FILE):
+        if not (folder / file).is_file():
+            raise BanditError(f"There is no bandit in {folder}: {file} is missing; start one first.")
+    try:
+        described = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        if described["format"] != BANDIT_FORMAT:
+            raise BanditError(
+                f"The bandit in {folder} is of format {described['format']}, not {BANDIT_FORMAT}: start a new one."
+            )
+        tensors = load_file(folder / POSTERIOR_FILE)
+        bandit = POLICIES[described["kind"]](
+            described["arms"],
+            described["dimension"],
+            exploration=described["exploration"],
+            regularisation=described["regularisation"],
+            seed=described["seed"],
+            mixing=described["mixing"],
+            reward_range=tuple(described["reward_range"]),
+            source=described["source"],
+            # safetensors gives arrays that borrow its buffer.
+            posterior=Posterior(*(np.array(tensors[name]) for name in _ARRAYS)),
+        )
+        bandit.retired, bandit.tasks = set(described["retired"]), list(described["tasks"])
+        bandit.selected = described["selected"]
+        whole = state_key(bandit) == described["key"]
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        raise BanditError(
+            f"The bandit in {folder} is damaged ({type(error).__name__}: {error}): replay its log, or start a new one."
+        ) from error
+    if not whole:
+        raise BanditError(
+            f"The bandit in {folder} is not what its key says, so something in it was changed: replay its log, or "
+            "start a new one."
+        )
+    return bandit
+
+
+def _tensors(posterior: Posterior) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(getattr(posterior, name)) for name in _ARRAYS}
