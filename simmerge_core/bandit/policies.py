@@ -18,6 +18,7 @@ from simmerge_core.bandit.saving import load_bandit, save_bandit, state_key
 from simmerge_core.errors import BanditError
 
 _TIE = 1e-12
+_LARGEST = 1e50  # fourth powers of coordinates are formed, and may not overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,12 @@ class LinearBandit:
             raise BanditError(f"A context of {dimension} coordinates says nothing: give at least one.")
         if not (math.isfinite(exploration) and exploration >= 0.0):
             raise BanditError(f"The exploration {exploration:g} is no scale: give a number of at least 0.")
+        if not (math.isfinite(regularisation) and regularisation > 0.0):
+            raise BanditError(f"The regularisation {regularisation:g} gives no prior: give a positive number.")
         if not 0.0 <= mixing <= 1.0:
             raise BanditError(f"The mixing {mixing:g} is no share: give a number from 0 to 1.")
-        if not reward_range[0] < reward_range[1]:
-            raise BanditError(f"The reward range {reward_range} is empty: give the least and the greatest reward.")
+        if not (reward_range[0] < reward_range[1] and all(map(math.isfinite, reward_range))):
+            raise BanditError(f"The reward range {reward_range} is none: give the least and the greatest reward.")
         self.arms: list[str] = names
         self.retired: set[str] = set()
         self.tasks: list[str] = []
@@ -135,10 +138,11 @@ class LinearBandit:
             )
         if context.z.shape != (self.dimension,):
             raise BanditError(f"The context has shape {context.z.shape}, and this bandit takes ({self.dimension},).")
-        if not np.isfinite(context.z).all():
-            raise BanditError("The context holds a number that is not finite: compute its features again.")
         weights = dict(context.tasks)
-        return np.concatenate([context.z, [weights.get(task, 0.0) for task in self.tasks]])
+        z = np.concatenate([context.z, [weights.get(task, 0.0) for task in self.tasks]])
+        if not (np.abs(z) < _LARGEST).all():  # NaN is not either
+            raise BanditError("The context holds a number that is not finite or too large: compute its features again.")
+        return z
 
     def predict(self, context: Context | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(K,) posterior mean of each arm's reward, and (K,) its deviation in units of the noise."""
@@ -159,18 +163,28 @@ class LinearBandit:
         """
         mean, deviation = self.predict(context)
         deviation = self.exploration * deviation
-        if round_id is None:
+        if round_id is None:  # only now: a context that is refused is no round
             round_id, self.selected = f"select-{self.selected}", self.selected + 1
-        key = hashlib.sha256(f"{self.seed}|{round_id}".encode()).hexdigest()[:32]
+        key = self._key(round_id)
+        chosen = self._drawn(mean, deviation, key)
         probabilities = self._mixed(mean, deviation)
+        return Choice(round_id, self.arms[chosen], float(probabilities[chosen]), key, probabilities)
+
+    def draw(self, context: Context | np.ndarray, *, round_id: str) -> int:
+        """Number of the arm that `select` would choose, without its propensity: for simulations of many rounds."""
+        mean, deviation = self.predict(context)
+        return self._drawn(mean, self.exploration * deviation, self._key(round_id))
+
+    def _key(self, round_id: str) -> str:
+        return hashlib.sha256(f"{self.seed}|{round_id}".encode()).hexdigest()[:32]
+
+    def _drawn(self, mean: np.ndarray, deviation: np.ndarray, key: str) -> int:
         numbers = np.random.Generator(np.random.Philox(key=int(key, 16)))
         share, place = numbers.random(2)
         open_arms = np.flatnonzero(self._open())
         if share < self.mixing:
-            chosen = int(open_arms[int(place * len(open_arms))])
-        else:
-            chosen = int(open_arms[self._pick(mean[open_arms], deviation[open_arms], numbers, open_arms)])
-        return Choice(round_id, self.arms[chosen], float(probabilities[chosen]), key, probabilities)
+            return int(open_arms[int(place * len(open_arms))])
+        return int(open_arms[self._pick(mean[open_arms], deviation[open_arms], numbers, open_arms)])
 
     def update(self, context: Context | np.ndarray, arm: str, reward: float) -> None:
         """Learn from the reward of the arm that was chosen; only its posterior moves (§2.4).
@@ -202,7 +216,7 @@ class LinearBandit:
         low, high = self.reward_range
         try:
             value = float(reward)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise BanditError(
                 f"The reward {reward!r} of arm {arm!r} is no number: evaluate the merge again."
             ) from error

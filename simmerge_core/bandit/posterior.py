@@ -8,7 +8,8 @@ p = W z multiplies W by the inverse of the Cholesky factor of I + p pᵀ, whose 
 
     row i of W  becomes  √(tᵢ₋₁ / tᵢ) · Wᵢ  −  pᵢ / √(tᵢ tᵢ₋₁) · Σ_{j<i} pⱼ Wⱼ .
 
-A⁻¹ = WᵀW stays positive definite whatever happens, and rounding is swept out by a factorisation of A now and then.
+A⁻¹ = WᵀW stays positive definite whatever happens, and rounding is swept out by a factorisation of A now and then,
+where A is so well-conditioned that forming it has lost less than the updates have.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from simmerge_core.selector.threads import one_blas_thread
 
 REFACTOR_EVERY = 256
 """Updates of one arm after which its factor is computed from the accumulated precision."""
+
+WELL_CONDITIONED = 1e6
+"""Bound on a condition number up to which a factorisation loses fewer digits than many updates do."""
 
 
 @dataclass
@@ -103,7 +107,10 @@ class Posterior:
                 known, r = z[seen].astype(np.float64), rewards[seen, arm].astype(np.float64)
                 self.precision[arm] += weight * (known.T @ known)
                 self.moment[arm] += weight * (known.T @ r)
-                self._refactor(arm)
+                if not self._refactor(arm):
+                    for row in np.sqrt(weight) * known:
+                        self._rotate(arm, row)
+                self._solve(arm)
 
     def predict(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(K,) mean and (K,) standard deviation, in units of σ, of each arm's expected reward at z (d,)."""
@@ -113,23 +120,13 @@ class Posterior:
 
     def update(self, arm: int, z: np.ndarray, reward: float) -> None:
         """Take one reward of an arm, in O(d²)."""
-        factor = self.factor[arm]
         self.precision[arm] += np.multiply.outer(z, z)
         self.moment[arm] += reward * z
         self.updates[arm] += 1
+        self._rotate(arm, z)
         if self.updates[arm] % REFACTOR_EVERY == 0:
             with one_blas_thread():
                 self._refactor(arm)
-            return
-        p = np.einsum("ij,j->i", factor, z)
-        t = 1.0 + np.cumsum(p * p)
-        before = np.concatenate([[1.0], t[:-1]])
-        scaled = p[:, None] * factor
-        above = np.cumsum(scaled, axis=0)
-        above -= scaled  # the sum over the rows above each row
-        factor *= np.sqrt(before / t)[:, None]
-        above *= (p / np.sqrt(t * before))[:, None]
-        factor -= above
         self._solve(arm)
 
     def with_arm(self, *, regularisation: float, mean: np.ndarray) -> Posterior:
@@ -150,13 +147,31 @@ class Posterior:
         grown.moment[:, :d], grown.mean[:, :d], grown.updates[:] = self.moment, self.mean, self.updates
         return grown
 
-    def _refactor(self, arm: int) -> None:
+    def _rotate(self, arm: int, z: np.ndarray) -> None:
+        """The factor of A + z zᵀ from that of A."""
+        factor = self.factor[arm]
+        p = np.einsum("ij,j->i", factor, z)
+        t = 1.0 + np.cumsum(p * p)
+        before = np.concatenate([[1.0], t[:-1]])
+        above = np.zeros_like(factor)  # of each row, the sum over the rows above it; with its own it would lose digits
+        np.cumsum(p[:-1, None] * factor[:-1], axis=0, out=above[1:])
+        factor *= np.sqrt(before / t)[:, None]
+        above *= (p / np.sqrt(t * before))[:, None]
+        factor -= above
+
+    def _refactor(self, arm: int) -> bool:
+        """The factor from the precision; False, and the factor as it was, where that would lose digits."""
         from scipy.linalg import solve_triangular
 
-        lower = np.linalg.cholesky(self.precision[arm])
-        inverse = solve_triangular(lower, np.eye(self.dimension), lower=True, check_finite=False)
-        self.factor[arm] = np.tril(inverse)
-        self._solve(arm)
+        try:
+            lower = np.linalg.cholesky(self.precision[arm])
+        except np.linalg.LinAlgError:  # indefinite by rounding
+            return False
+        inverse = np.tril(solve_triangular(lower, np.eye(self.dimension), lower=True, check_finite=False))
+        if np.trace(self.precision[arm]) * np.square(inverse).sum() > WELL_CONDITIONED:  # ≥ the condition number
+            return False
+        self.factor[arm] = inverse
+        return True
 
     def _solve(self, arm: int) -> None:
         factor = self.factor[arm]

@@ -33,6 +33,8 @@ def probability_of_best(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     from scipy.special import ndtr
 
     mean, deviation = np.asarray(mean, dtype=np.float64), np.asarray(deviation, dtype=np.float64)
+    mean = mean - mean.max()  # what decides lies near the best mean: there the finest deviations are resolved
+    deviation = np.where(deviation < -1e-10 * mean, 0.0, deviation)  # a number elsewhere does not hold so fine a one
     highest = float(mean[deviation == 0.0].max()) if (deviation == 0.0).any() else -np.inf
     points = (deviation == 0.0) & (mean == highest)
     spread = deviation > 0.0

@@ -42,7 +42,10 @@ def settings_of(bandit: LinearBandit) -> dict[str, Any]:
 
 def state_key(bandit: LinearBandit) -> str:
     """SHA-256 (hex) of settings and every bit of the posterior."""
-    tensors = {n: hashlib.sha256(a.tobytes()).hexdigest() for n, a in _tensors(bandit.posterior).items()}
+    tensors = {
+        n: [a.dtype.str, list(a.shape), hashlib.sha256(a.tobytes()).hexdigest()]
+        for n, a in _tensors(bandit.posterior).items()
+    }
     return hash_json({"settings": settings_of(bandit), "posterior": tensors})
 
 
@@ -98,7 +101,7 @@ def load_bandit(folder: Path) -> LinearBandit:
         bandit.retired, bandit.tasks = set(described["retired"]), list(described["tasks"])
         bandit.selected = described["selected"]
         whole = state_key(bandit) == described["key"]
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, SafetensorError) as error:
         raise BanditError(
             f"The bandit in {folder} is damaged ({type(error).__name__}: {error}): replay its log, or start a new one."
         ) from error

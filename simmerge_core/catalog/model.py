@@ -166,7 +166,7 @@ class BanditSettings(_Entry):
     exploration: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="scale of draws and bounds")
     regularisation: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="precision of the prior")
     label_weight: float | None = Field(
-        default=None, gt=0, le=1, description="what a logged label counts against the reward of a round"
+        default=None, gt=0, allow_inf_nan=False, description="what a logged label counts against the reward of a round"
     )
     mixing: float = Field(default=0.0, ge=0, le=1, description="share of rounds that choose uniformly")
     reward_range: tuple[float, float] = Field(default=(0.0, 1.0), description="least and greatest utility")

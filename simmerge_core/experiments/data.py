@@ -115,7 +115,7 @@ class ExperimentData:
         selectors = {"format": SELECTOR_FORMAT, "settings": self.settings.as_json()}
         declared = self.catalog.model_dump(mode="json", include={"action_sets", "labels"})
         del declared["labels"]["daily_merges"]  # what is labelled by and by is not the design
-        rules = self.protocol.model_dump(mode="json")
+        rules = self.protocol.model_dump(mode="json", exclude={"bandit"})  # which is part of its own stamp
         what = {"tables": parts, "protocol": rules, "selectors": selectors, "domains": dict(self.catalog.domains)}
         return hash_json({**what, "catalog": declared, "fingerprints": dict(self.fingerprints)})
 

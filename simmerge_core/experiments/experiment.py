@@ -67,6 +67,8 @@ class Experiment:
         Whether it is about the catalog of larger models.
     needs_actions
         Action set that the catalog must declare.
+    section
+        Section of the protocol that it alone reads.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Experiment:
     version: int = 1
     needs_larger: bool = False
     needs_actions: str | None = None
+    section: str | None = None
 
     def lacks(self, catalogs: Catalogs) -> str | None:
         """What it would need and is not there, in words; None where it can be run."""
@@ -131,6 +134,7 @@ def run_all(
 
 def _stamp(experiment: Experiment, catalogs: Catalogs) -> str:
     larger = catalogs.larger.stamp if experiment.needs_larger and catalogs.larger is not None else ""
-    return hash_json(
-        {"name": experiment.name, "version": experiment.version, "full": catalogs.full.stamp, "larger": larger}
-    )
+    what = {"name": experiment.name, "version": experiment.version, "full": catalogs.full.stamp, "larger": larger}
+    if experiment.section is not None:
+        what["section"] = catalogs.full.protocol.model_dump(mode="json")[experiment.section]
+    return hash_json(what)

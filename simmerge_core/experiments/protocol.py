@@ -93,6 +93,24 @@ class Actions(_Part):
         return {"paper": self.paper, "extended": self.extended, "wide": self.wide}
 
 
+class BanditBars(_Part):
+    """Greatest regret of LinTS after all merges, as a share of another policy's."""
+
+    regret_of_uniform: float
+    regret_of_frozen: float
+
+
+class BanditRules(_Part):
+    """The online experiment (§4.5)."""
+
+    shift: str
+    merges: dict[int, int]
+    seeds: int
+    band: tuple[float, float]
+    pair_rounds: int
+    bars: BanditBars
+
+
 class Protocol(_Part):
     """Everything that was fixed beforehand; `protocol.yaml` says why."""
 
@@ -107,6 +125,7 @@ class Protocol(_Part):
     training_sizes: tuple[int, ...]
     training_draws: int
     probe_sizes: tuple[int, ...]
+    bandit: BanditRules
     bars: dict[str, float]
 
     def check(self, catalog: Catalog) -> None:

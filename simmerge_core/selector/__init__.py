@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from simmerge_core.selector.conformal import Band
     from simmerge_core.selector.coverage import interval_coverage
     from simmerge_core.selector.explanation import Explanation, explain, shapley_values
+    from simmerge_core.selector.fitting import train
     from simmerge_core.selector.label_noise import LabelNoise, noise_on
-    from simmerge_core.selector.mlp import SELECTOR_FORMAT, Selector, train
+    from simmerge_core.selector.mlp import SELECTOR_FORMAT, Selector
     from simmerge_core.selector.models import MODELS
     from simmerge_core.selector.prediction import Prediction, UtilityModel
     from simmerge_core.selector.prediction_errors import DIFFERENCES
@@ -62,7 +63,7 @@ _HOME = {
     "noise_on": "label_noise",
     "shapley_values": "explanation",
     "task_split": "splits",
-    "train": "mlp",
+    "train": "fitting",
     "training_rows": "rows",
 }
 

@@ -18,7 +18,7 @@ from simmerge_core.selector.baselines import (
     Ridge,
 )
 from simmerge_core.selector.config import SelectorConfig
-from simmerge_core.selector.mlp import train
+from simmerge_core.selector.fitting import train
 from simmerge_core.selector.prediction import UtilityModel
 from simmerge_core.selector.rows import TrainingRows
 

@@ -186,7 +186,7 @@ def test_selectors_are_trained_once(data: WorldData, tmp_path: Path, monkeypatch
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("simmerge_core.selector.mlp.train", refuse)
+    monkeypatch.setattr("simmerge_core.selector.fitting.train", refuse)
     monkeypatch.setattr("simmerge_core.selector.train", refuse, raising=False)
     again = make_data(tmp_path)
     assert np.isfinite(again.selector(rows).predict(again.features.head(3)).utilities).all()
