@@ -113,7 +113,28 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as sorted, indented JSON, atomically."""
     with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(_json_text(value), encoding="utf-8")
+
+
+def write_json_once(path: Path, value: Any) -> bool:
+    """As `write_json`, unless there is a file already: of several writers one succeeds, and only it gets True."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        temporary.write_text(_json_text(value), encoding="utf-8")
+        _sync_file(temporary)
+        try:
+            os.link(temporary, path)  # fails where the name is taken; a rename would take its place
+        except FileExistsError:
+            return False
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def hash_json(value: Any) -> str:

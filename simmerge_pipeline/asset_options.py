@@ -23,8 +23,12 @@ AFTER_INPUTS = MISSING & ~AC.any_deps_match(AC.missing())
 
 _ANYTHING = AC.all_deps_match(~AC.missing())
 
-WHEN_INPUTS_CHANGE = AC.eager().without(~AC.any_deps_missing()) & _ANYTHING
-"""For unpartitioned assets: some of the partitions above may well be missing, but not all of an asset's."""
+WHEN_INPUTS_CHANGE = AC.eager().without(~AC.any_deps_missing()) & _ANYTHING.ignore(
+    dg.AssetSelection.assets("active_labels")
+)
+"""For unpartitioned assets: some of the partitions above may well be missing, but not all of an asset's.
+
+Nobody has to label beyond the design."""
 
 WHEN_RESULTS_CHANGE = AC.eager().without(~AC.any_deps_missing()) & _ANYTHING.ignore(
     dg.AssetSelection.assets("plan_labels", "merge_outcomes")

@@ -25,7 +25,7 @@ from simmerge_core.errors import SimMergeError, TableError
 from simmerge_core.labels import kept_workers
 from simmerge_core.tables import DataRoot
 from simmerge_pipeline.event_log import persistent_instance
-from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, MERGE_REQUEST, TASK, cell
+from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, DAY, MERGE_REQUEST, TASK, cell
 from simmerge_pipeline.progress import Progress, listening
 from simmerge_pipeline.ranges import ranges, rectangles
 from simmerge_pipeline.resources import PROJECT_ROOT, CatalogResource, ComputeResource, DataRootResource
@@ -255,6 +255,8 @@ class _Driver:
             return [f"{checkpoint}|{task}" for checkpoint in checkpoints for task in tasks]
         if partitions is None:
             return [None]
+        if partitions == DAY:
+            return []  # what a day's schedule may spend is not for a backfill
         declared = {CHECKPOINT: checkpoints, TASK: tasks, MERGE_REQUEST: [r.id for r in self.catalog.merge_requests]}
         return list(declared[partitions])  # type: ignore[index]
 
@@ -278,6 +280,8 @@ class _Driver:
         partitions = self.graph.get(dg.AssetKey(name)).partitions_def
         if partitions is None:
             return [None] * len(keys)
+        if not keys:
+            return []
         texts = [key for key in keys if key is not None]
         if isinstance(partitions, dg.MultiPartitionsDefinition):
             registered = [self.instance.get_dynamic_partitions(n) for n in ("checkpoint", "task")]

@@ -12,6 +12,7 @@ import dagster as dg
 CHECKPOINT = dg.DynamicPartitionsDefinition(name="checkpoint")
 TASK = dg.DynamicPartitionsDefinition(name="task")
 MERGE_REQUEST = dg.DynamicPartitionsDefinition(name="merge_request")
+DAY = dg.DailyPartitionsDefinition(start_date="2026-01-01", end_offset=1)  # today's, too
 CHECKPOINT_TASK = dg.MultiPartitionsDefinition({"checkpoint": CHECKPOINT, "task": TASK})
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
+
+if TYPE_CHECKING:
+    from simmerge_core.bandit import OnlineBandit
 
 
 def picture(png: bytes, *, title: str) -> dg.MarkdownMetadataValue:
@@ -27,3 +30,14 @@ def similarity_pictures(features: pl.DataFrame) -> dict[str, Any]:
     if features.is_empty():
         return {}
     return pictures({"similarity": similarity_heat_map(features, note="before any merge; KL on unlabeled probes")})
+
+
+def reward_picture(online: OnlineBandit) -> dict[str, Any]:
+    """What a bandit's rounds have brought, and what they are estimated to have cost; nothing before the first."""
+    from simmerge_core.analysis.figures import bandit_rounds
+
+    learned = online.learned()
+    if learned.is_empty():
+        return {}
+    png = bandit_rounds(learned["reward"].to_list(), learned["estimated_regret"].to_list(), name=online.name)
+    return pictures({"rounds": png})

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from simmerge_core.catalog import Catalog, MergeRequest
 from simmerge_core.plans import Plan, plan_of
 from simmerge_core.tables import MERGE_OUTCOMES, DataRoot
+from simmerge_pipeline.plan_metadata import plan_metadata
+from simmerge_pipeline.progress import Progress
 from simmerge_pipeline.training import deciding_metrics, item_sets, labelled_pairs
+
+if TYPE_CHECKING:
+    from simmerge_core.planning import Target
 
 _SAME = 1e-6  # utilities of one model, loaded from its folder and merged in memory
 _RANDOM_PLANS = 3
@@ -30,6 +36,37 @@ def best_plan(ranked: pl.DataFrame) -> Plan:
     """The plan of rank 1 of a request's `merge_plans`."""
     row = ranked.filter(pl.col("rank") == 1).row(0, named=True)
     return plan_of(row["order"], row["actions"])
+
+
+INTERVALS = frozenset({"low", "high", "difference_low", "difference_high", "distinguishable"})
+"""Columns of `merge_plans` that a bandit's plans have not: its uncertainty is a posterior's, not calibrated."""
+
+
+def catalog_pool(catalog: Catalog, request: MergeRequest, prints: Mapping[str, str]) -> list[str]:
+    """The checkpoints that a request may merge and that are there."""
+    pool = catalog.checkpoint_ids if request.checkpoints == "all" else request.checkpoints
+    return [c for c in pool if c in prints]
+
+
+def plans_by_selector(
+    root: DataRoot,
+    request: MergeRequest,
+    features: pl.DataFrame,
+    pool: Sequence[str],
+    target: Target,
+    progress: Progress,
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Plans as the trained selector ranks them, and what is known about them as metadata."""
+    from simmerge_core.analysis import selector_folder
+    from simmerge_core.planning import explain_plan, search, settle
+    from simmerge_core.selector import Selector
+
+    selector = Selector.load(selector_folder(root, request.actions))
+    ranked = search(selector, features, pool, target, k=request.k, top=request.top, progress=progress)
+    plan = best_plan(ranked)
+    why = explain_plan(selector, features, plan.checkpoints, plan.actions, target)
+    about = dict(plan_metadata(ranked, settle(ranked, selector, target), why))
+    return ranked.with_columns(selector_key=pl.lit(selector.key)), about
 
 
 def rivals(
@@ -56,8 +93,11 @@ def rivals(
         random_order(members, domains, request.targets[0], action=action, one_per_domain=False, seed=seed)
         for seed in range(_RANDOM_PLANS)
     ]
+    # A bandit is rewarded after every step of its plan.
+    earlier = range(2, plan.k) if request.policy != "selector" else ()
     return [
         Model("simmerge", plan, float(ranked["predicted_utility"][0])),
+        *(Model("step", Plan(plan.checkpoints[:k], plan.actions[: k - 1])) for k in earlier),
         Model("expert_last_best_fixed", last),
         *(Model("random_order", other) for other in dict.fromkeys(drawn)),
         *(Model("parent", plan_of([member], [])) for member in plan.checkpoints),

@@ -18,6 +18,7 @@ from simmerge_core.plans import plan_of
 from simmerge_core.probes import is_cached
 from simmerge_core.selector import SELECTOR_FORMAT
 from simmerge_core.tables import (
+    ACTIVE_LABELS,
     FUNCTIONAL_SIMILARITY,
     MERGE_LABELS,
     MERGE_PLANS,
@@ -25,6 +26,7 @@ from simmerge_core.tables import (
     TABLES,
     DataRoot,
 )
+from simmerge_pipeline.bandits import wanted_bandits
 from simmerge_pipeline.contents import fingerprint_of, fingerprints, task_probe_key
 from simmerge_pipeline.partitions import cell
 
@@ -32,7 +34,7 @@ STAMP = "inputs"
 """Metadata key under which the hash is kept."""
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json")
-_TRAINED_FROM = (PAIRWISE_FEATURES, MERGE_LABELS)
+_TRAINED_FROM = (PAIRWISE_FEATURES, MERGE_LABELS, ACTIVE_LABELS)
 
 
 def stamped(asset: str, catalog: Catalog, root: DataRoot, key: str | None = None) -> dict[str, str]:
@@ -68,6 +70,8 @@ def exists(asset: str, root: DataRoot, key: str | None = None) -> bool:
         return is_cached(root, *cell(key or ""))
     if asset == "merged_checkpoints":
         return (root.folder(asset, merge_request=key or "") / "config.json").is_file()
+    if asset == "bandit":
+        return (root.root / asset / "bandits.json").is_file()
     if asset == "selector":
         return all((root.root / asset / name).is_dir() for name in ("paper", "extended"))
     return (root.root / asset / "report.json").is_file()
@@ -134,8 +138,22 @@ def _trained(catalog: Catalog, root: DataRoot) -> Any:
     return _selectors(catalog, root, "")
 
 
+def _bandits(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    """What bandits there are and what they may choose; labels are read once, when one is started."""
+    wanted = {
+        name: [str(a) for a in catalog.actions(actions)] for name, (actions, _) in wanted_bandits(catalog).items()
+    }
+    return [FEATURE_VERSION, wanted, list(catalog.task_ids), catalog.bandit.model_dump(mode="json")]
+
+
+def _rounds(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    return [catalog.merge_request(key).policy, _outcomes(catalog, root, key)]
+
+
 def _plans(catalog: Catalog, root: DataRoot, key: str) -> Any:
     request, present = catalog.merge_request(key), fingerprints(root, catalog)
+    if request.policy != "selector":
+        return [request.model_dump(mode="json")]  # drawn once: what is learned later does not change it
     pool = catalog.checkpoint_ids if request.checkpoints == "all" else request.checkpoints
     return [request.model_dump(mode="json"), sorted(set(pool) & present.keys()), _trained(catalog, root)]
 
@@ -172,6 +190,8 @@ _INPUTS: Mapping[str, Callable[[Catalog, DataRoot, str], Any]] = {
     "merge_plans": _plans,
     "merged_checkpoints": _merged,
     "merge_outcomes": _outcomes,
+    "bandit": _bandits,
+    "bandit_rounds": _rounds,
     "report": _report,
 }
 

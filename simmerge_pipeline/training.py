@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from simmerge_core.catalog import Catalog
-from simmerge_core.tables import MERGE_LABELS, PAIRWISE_FEATURES, DataRoot
+from simmerge_core.tables import ACTIVE_LABELS, MERGE_LABELS, PAIRWISE_FEATURES, DataRoot
 from simmerge_pipeline.contents import of_present
 
 
@@ -22,9 +22,18 @@ def item_sets(catalog: Catalog) -> list[str]:
     return sorted(set.intersection(*sets))[:2]
 
 
-def labelled_pairs(root: DataRoot, prints: Mapping[str, str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Features and labels that come from the present content of both checkpoints of a pair."""
+def labelled_pairs(
+    root: DataRoot, prints: Mapping[str, str], *, without_day: str | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Features and labels, of the design and of active labelling, from the present content of both checkpoints."""
     features, labels = root.scan(PAIRWISE_FEATURES).collect(), root.scan(MERGE_LABELS).collect()
+    beyond = (
+        root.scan(ACTIVE_LABELS)
+        .filter(pl.col("day") != (without_day or ""))
+        .collect()
+        .with_columns(checkpoint=pl.col("a"))
+    )
+    labels = pl.concat([labels, beyond.select(labels.columns)])
     for side in ("a", "b"):
         features = of_present(features, side, f"{side}_fingerprint", prints)
         labels = of_present(labels, side, f"{side}_fingerprint", prints)

@@ -1,4 +1,4 @@
-"""``simmerge catalog add | list | check``: the declared checkpoints and tasks."""
+"""``simmerge catalog add | request | list | check``: the declared checkpoints, tasks and merge requests."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def add(
 ) -> None:
     """Declare a checkpoint. Its weights are checked first; the rest of the file stays as it is."""
     from simmerge_cli.catalog_check import open_and_compare
-    from simmerge_cli.catalog_edit import add_checkpoint
     from simmerge_core.catalog import CheckpointEntry, load_catalog
+    from simmerge_core.catalog.edit import add_checkpoint
     from simmerge_core.ids import validate_id
 
     validate_id("checkpoint", id)
@@ -64,6 +64,60 @@ def _written_path(folder: Path, home: Path) -> str:
     return folder.relative_to(home).as_posix() if folder.is_relative_to(home) else str(folder)
 
 
+@app.command(
+    "request",
+    epilog="\b\nExample:\n"
+    "  simmerge catalog request best-math --task math --k 3\n"
+    "  simmerge catalog request both --task math=2 --task code --k 2 --policy lints --checkpoint math-01 "
+    "--checkpoint code-01",
+)
+def request(
+    id: Annotated[str, typer.Argument(metavar="ID", help="A new id: letters, digits, '_', '.' and '-'.")],
+    task: Annotated[
+        list[str],
+        typer.Option(
+            "--task", metavar="T[=W]", help="Target task; several are averaged, by weights W.", show_default=False
+        ),
+    ],
+    k: Annotated[int, typer.Option("--k", metavar="K", help="How many checkpoints to merge.", show_default=False)],
+    how: Annotated[str, typer.Option("--how", help="Several tasks count by their mean or their min.")] = "mean",
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option("--checkpoint", metavar="ID", help="One that may be merged; all of the catalog if none is given."),
+    ] = None,
+    actions: Annotated[
+        str, typer.Option("--actions", metavar="SET", help="The operators to choose among.")
+    ] = "extended",
+    policy: Annotated[
+        str, typer.Option("--policy", help="Who chooses: the trained selector, or a bandit, lints or linucb.")
+    ] = "selector",
+    top: Annotated[int, typer.Option("--top", metavar="N", help="How many plans to keep.")] = 20,
+    catalog: CatalogFile = DEFAULT_CATALOG,
+    json: Json = False,
+) -> None:
+    """Declare a merge request: what may be merged for which tasks. The rest of the file stays as it is.
+
+    The same request again changes nothing and is no error.
+    """
+    from simmerge_cli.targets import weighted_tasks
+    from simmerge_core.catalog.edit import add_merge_request
+
+    tasks, weights = weighted_tasks(task)
+    asked = {"id": id, "tasks": tasks, "how": how, "weights": weights, "k": k, "checkpoints": checkpoint or "all"}
+    submitted = add_merge_request(catalog, {**asked, "actions": actions, "policy": policy, "top": top})
+    if json:
+        added = submitted.written if submitted.new else None
+        told = submitted.request.model_dump(mode="json")
+        print_json({"added": added, "merge_request": told, "catalog": str(submitted.catalog.path)})
+    elif not submitted.new:
+        typer.echo(f"{submitted.catalog.path} declares the same merge request {id} already: nothing is changed.")
+    else:
+        typer.echo(
+            f"Added merge request {id} ({', '.join(tasks)}; k {k}; policy {policy}) to {submitted.catalog.path}."
+        )
+        note("A running pipeline finds it by itself; else run `simmerge demo` or materialize from `simmerge ui`.")
+
+
 @app.command("list", epilog="\b\nExample:\n  simmerge catalog list\n  simmerge catalog list --json")
 def list_(catalog: CatalogFile = DEFAULT_CATALOG, json: Json = False) -> None:
     """List what is declared; nothing is opened."""
@@ -87,9 +141,9 @@ def list_(catalog: CatalogFile = DEFAULT_CATALOG, json: Json = False) -> None:
     )
     if declared.merge_requests:
         print_table(
-            ("merge request", "targets", "k", "checkpoints", "actions"),
+            ("merge request", "targets", "k", "checkpoints", "actions", "policy"),
             [
-                (r.id, r.targets, r.k, "all" if r.checkpoints == "all" else r.checkpoints, r.actions)
+                (r.id, r.targets, r.k, "all" if r.checkpoints == "all" else r.checkpoints, r.actions, r.policy)
                 for r in declared.merge_requests
             ],
         )

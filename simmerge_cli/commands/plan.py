@@ -12,6 +12,7 @@ import typer
 from simmerge_cli.options import DEFAULT_DATA, DataFolder, Json
 from simmerge_cli.output import note, print_json, print_table, progress
 from simmerge_cli.plan_text import explanation_table, settlement_notes, target_text, unseen_note
+from simmerge_cli.targets import weighted_tasks
 from simmerge_core.errors import SelectionError, TableError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def run(
         raise SelectionError("A plan needs at least two checkpoints: name the ones that may be merged.")
     if how not in ("mean", "min"):
         raise SelectionError(f"--how {how} is unknown: choose mean or min.")
-    tasks, weights = _weighted(task)
+    tasks, weights = weighted_tasks(task)
 
     from simmerge_core.analysis import selector_folder
     from simmerge_core.planning import explain_plan, search, settle, target_of
@@ -144,24 +145,6 @@ def _print_plans(ranked: pl.DataFrame, interval: str) -> None:
         for row in ranked.iter_rows(named=True)
     ]
     print_table(("rank", "order", "operators", "predicted utility", interval, "behind the first by"), rows)
-
-
-def _weighted(words: Sequence[str]) -> tuple[list[str], list[float] | None]:
-    """Tasks and weights of ``math=2`` and ``code``: no weights where none is given, 1 where only others have one."""
-    parts = [word.partition("=") for word in words]
-    names = [name for name, _, _ in parts]
-    for name in names:
-        if names.count(name) > 1:
-            raise SelectionError(f"The target task {name!r} is named twice: name each once.")
-    if not any(sign for _, sign, _ in parts):
-        return names, None
-    weights = []
-    for name, sign, text in parts:
-        try:
-            weights.append(float(text) if sign else 1.0)
-        except ValueError as error:
-            raise SelectionError(f"The weight {text!r} of task {name!r} is no number: write {name}=2.") from error
-    return names, weights
 
 
 def _features(data: Path, *, tasks: Sequence[str], checkpoints: Sequence[str]) -> pl.DataFrame:

@@ -29,7 +29,9 @@ def summarise_requests(
         item set (weighted mean or minimum over the request's tasks, as it asks); SimMerge's first, then from best to
         worst.
     """
-    scores = task_scores(merge_outcomes, by=["merge_request", "role", "model"], counted=counted)
+    # Plans after an earlier step are a bandit's rewards, and nothing that a request could be answered with.
+    models = merge_outcomes.filter(pl.col("role") != "step")
+    scores = task_scores(models, by=["merge_request", "role", "model"], counted=counted)
     report: dict[str, Any] = {}
     known = {request.id: request for request in catalog.merge_requests}
     for row in merge_plans.filter(pl.col("rank") == 1).sort("merge_request").iter_rows(named=True):
@@ -38,14 +40,14 @@ def summarise_requests(
         weight = pl.col("task").replace_strict(_weights(request), default=1.0, return_dtype=pl.Float64)
         mean = (pl.col("utility") * weight).sum() / weight.sum()
         over_tasks = pl.col("utility").min() if smallest else mean
-        models = (
+        scored = (
             scores.filter(pl.col("merge_request") == row["merge_request"])
             .group_by("role", "model", "item_set")
             .agg(over_tasks)
             .sort("role", "model", "item_set")
         )
         listed: dict[tuple[str, str], dict[str, float]] = {}
-        for role, model, item_set, utility in models.iter_rows():
+        for role, model, item_set, utility in scored.iter_rows():
             listed.setdefault((role, model), {})[item_set] = utility
         report[row["merge_request"]] = {
             "task": row["task"],

@@ -31,6 +31,9 @@ class Context:
         z = np.array(self.z, dtype=np.float64)
         z.setflags(write=False)  # what was logged is what was decided on
         object.__setattr__(self, "z", z)
+        # Built-in types: the hash must be the same when the context is read back from a log.
+        tasks = tuple((str(task), float(weight)) for task, weight in self.tasks)
+        object.__setattr__(self, "tasks", tasks)
 
     @cached_property
     def hash(self) -> str:

@@ -30,7 +30,7 @@ ENCODER_FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE = "encoder.safetensors", "encoder.json"
 _HIDDEN = ("w1", "b1", "w2", "b2")
 _STOPPING_FOLDS = 8
-_LEAST_PAIRS = 8
+LEAST_PAIRS = 8
 
 ENCODER = SelectorConfig(heads="shared", members=2)
 """Settings of the network whose last hidden layer is the representation: one network for all utilities (§3.5)."""
@@ -198,10 +198,10 @@ def train_encoder(
     refuse_leaks(rows.meta)
     known = rows.of_split("train", "validation")
     pairs = known.pairs
-    if len(np.unique(pairs)) < _LEAST_PAIRS:
+    if len(np.unique(pairs)) < LEAST_PAIRS:
         raise BanditError(
             f"Only {len(np.unique(pairs))} labelled pairs are outside the test split, and a warm start needs at least "
-            f"{_LEAST_PAIRS}: label more pairs."
+            f"{LEAST_PAIRS}: label more pairs."
         )
     names = config.feature_names()
     block = block_of(known.features, names)

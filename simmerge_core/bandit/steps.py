@@ -9,6 +9,7 @@ import numpy as np
 
 from simmerge_core.bandit.context import Context
 from simmerge_core.bandit.encoder import Encoder
+from simmerge_core.bandit.policies import LinearBandit
 from simmerge_core.operators.actions import Action, parse_action
 from simmerge_core.planning.pairs import PairTable
 from simmerge_core.planning.propagation import mixture_weights, propagate
@@ -38,6 +39,10 @@ class PlanStep:
     def action(self, arm: str) -> Action:
         """What is applied to (intermediate, added checkpoint) when this arm is chosen."""
         action = parse_action(arm)
+        return action.mirrored() if self.turned else action
+
+    def arm(self, action: Action) -> Action:
+        """The arm that stands for an action on (intermediate, added checkpoint)."""
         return action.mirrored() if self.turned else action
 
 
@@ -96,3 +101,17 @@ def choose_plan(choose: Choose, encoder: Encoder, table: PairTable, target: Targ
         step = plan_step(encoder, table, target, order[: number + 1], [a.alpha for a in actions])
         actions.append(step.action(choose(step.context, number)))
     return Plan(tuple(order), tuple(actions))
+
+
+def expected(
+    encoder: Encoder, bandit: LinearBandit, table: PairTable, target: Target, plan: Plan
+) -> list[tuple[float, float]]:
+    """What a bandit expects after each step of a plan: posterior mean, and deviation times the exploration scale."""
+    found = []
+    for number, action in enumerate(plan.actions, start=1):
+        alphas = [a.alpha for a in plan.actions[: number - 1]]
+        step = plan_step(encoder, table, target, plan.checkpoints[: number + 1], alphas)
+        arm = bandit.number(str(step.arm(action)))
+        mean, deviation = bandit.predict(step.context)
+        found.append((float(mean[arm]), float(bandit.exploration * deviation[arm])))
+    return found

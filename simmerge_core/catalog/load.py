@@ -161,7 +161,7 @@ def _check_references(path: Path, catalog: Catalog, line_of: Callable[[Iterable[
         )
     seen = set()
     for number, request in enumerate(catalog.merge_requests):
-        problem = _request_problem(catalog, request)
+        problem = request_problem(catalog, request)
         if request.id.casefold() in seen:
             problem = "is used twice: give each request its own id"
         if problem is not None:
@@ -177,7 +177,8 @@ def _size(file: Path) -> int | None:
         return None
 
 
-def _request_problem(catalog: Catalog, request: MergeRequest) -> str | None:
+def request_problem(catalog: Catalog, request: MergeRequest) -> str | None:
+    """Why the catalog cannot serve a request, to be read after its name; None if it can."""
     unknown_tasks = [task for task in request.targets if task not in catalog.task_ids]
     if unknown_tasks:
         return f"names the unknown task {unknown_tasks[0]!r}: known are {', '.join(catalog.task_ids)}"

@@ -100,7 +100,8 @@ def write_catalog(out_dir: Path, preset: DemoPreset, checkpoints: Iterable[tuple
             {"id": f"{task}-{k}way", "task": task, "k": k, "checkpoints": "all", "actions": "paper"}
             for task, k in preset.merge_sizes
             if k <= len(preset.domains)  # a plan holds at most one checkpoint of each domain
-        ],
+        ]
+        + [{"id": "online-3way", "task": preset.domains[0], "k": 3, "actions": "paper", "policy": "lints"}],
     }
     if preset.action_sets:
         catalog["action_sets"] = {name: list(actions) for name, actions in preset.action_sets}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from simmerge_core.analysis.bootstrap import cluster_weights, interval, ratio_of
 from simmerge_core.bandit.context import Context
 from simmerge_core.bandit.policies import LinearBandit, UniformBandit
 from simmerge_core.bandit.steps import PlanStep, plan_step, step_blocks
-from simmerge_core.bandit.warm_start import WarmStart, warm_start
+from simmerge_core.bandit.warming import WarmStart, warm_start
 from simmerge_core.experiments.bandit_streams import Merge, Stream, merge_stream, pair_stream
 from simmerge_core.experiments.data import ExperimentData, Progress
 from simmerge_core.experiments.experiment import Catalogs
@@ -22,9 +22,11 @@ from simmerge_core.metrics import delta_aux, delta_expert
 from simmerge_core.operators.actions import parse_action
 
 LEARNING = ("lints", "linucb")
-POLICIES = ("uniform", "best_fixed", "frozen", "not_updated", *LEARNING)
+TOLD_ALL = "told_all"
+POLICIES = ("uniform", "best_fixed", "frozen", "not_updated", *LEARNING, TOLD_ALL)
 """In the order of the tables: uniform choice, the best action of the logged labels, the offline selector, LinTS's own
-posterior as it was before the first round, and the two bandits that learn. The oracle has no regret."""
+posterior as it was before the first round, the two bandits that learn, and LinTS when it is told what every action
+would have brought: its feedback costs as many merges as there are actions. The oracle has no regret."""
 
 Steps = Callable[[Merge, tuple[float, ...]], PlanStep]
 
@@ -120,7 +122,7 @@ class _Runs:
     def __post_init__(self) -> None:
         self._known: dict[tuple[str, int, tuple[float, ...]], PlanStep] = {}
 
-    def run(self, policy: str, order: Sequence[int], *, seed: int) -> np.ndarray:
+    def run(self, policy: str, order: np.ndarray, *, seed: int) -> np.ndarray:
         """Utility of each merge as it arrives. Rewards of a merge's steps come after it was made as a whole."""
         bandit = self._started(policy, seed)
         scored = []
@@ -134,7 +136,10 @@ class _Runs:
                 steps.append((step.context, arm))
                 actions = (*actions, str(step.action(arm)))
             for number, (context, arm) in enumerate(steps, start=1):
-                bandit.update(context, arm, merge.utilities[actions[:number]])
+                before, turned = actions[: number - 1], self._turned(policy, at, actions[: number - 1])
+                for told in bandit.active if policy == TOLD_ALL else (arm,):
+                    action = str(parse_action(told).mirrored()) if turned else told
+                    bandit.update(context, told, merge.utilities[(*before, action)])
             scored.append(merge.utilities[actions])
         return np.array(scored)
 
@@ -146,6 +151,9 @@ class _Runs:
         bandit.seed = seed
         bandit.add_task(self.stream.new_task)
         return bandit
+
+    def _turned(self, policy: str, at: int, actions: tuple[str, ...]) -> bool:
+        return self._step(policy, at, tuple(parse_action(a).alpha for a in actions)).turned
 
     def _step(self, policy: str, at: int, alphas: tuple[float, ...]) -> PlanStep:
         source = policy if policy in self.warm else "lints"

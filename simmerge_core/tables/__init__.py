@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simmerge_core.tables.definitions import (
+        ACTIVE_LABELS,
+        BANDIT_ROUNDS,
         CHECKPOINTS,
         FUNCTIONAL_SIMILARITY,
         MERGE_LABELS,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from simmerge_core.tables.store import DataRoot
 
 __all__ = [
+    "ACTIVE_LABELS",
+    "BANDIT_ROUNDS",
     "CHECKPOINTS",
     "FUNCTIONAL_SIMILARITY",
     "MERGE_LABELS",

@@ -196,12 +196,49 @@ MERGE_OUTCOMES = Table(
     ("merge_request",),
     "the utility of one model of a merge request: the executed plan, each baseline plan, each parent and the base",
     (
-        Column("role", _S, "simmerge, expert_last_best_fixed, random_order, parent, base"),
+        Column(
+            "role",
+            _S,
+            "simmerge, step (the same after an earlier step), expert_last_best_fixed, random_order, parent, base",
+        ),
         Column("model", _S, "the plan, or the checkpoint id"),
         Column("task", _S, "task scored"),
         Column("predicted_utility", _F, "prediction for the plan, where there is one", unit="metric", nullable=True),
         *_BENCHMARK,
     ),
+)
+
+BANDIT_ROUNDS = Table(
+    "bandit_rounds",
+    ("merge_request",),
+    "one step of a merge request that a bandit decided: what was drawn, how likely it was, and what it brought",
+    (
+        Column("bandit", _S, "name of the bandit, `<action set>-<policy>`"),
+        Column("round_id", _S, "`<merge request>/<step>`"),
+        Column("step", _I, "merge step of the plan, from 1", low=1),
+        Column("task", _S, "target task, or several joined by +"),
+        Column("merged", pl.List(pl.String), "checkpoints merged so far, then the one that is added"),
+        Column("action", _S, "action that was applied, as the plan orders its checkpoints"),
+        Column("arm", _S, "the same as the bandit sees it: the side with the task's expert first"),
+        Column("context_hash", _S, "content hash of the context z"),
+        Column("source", _S, "key of the encoder that made the context"),
+        Column("draw_seed", _S, "key of the random numbers of the draw"),
+        Column("propensity", _F, "probability with which the policy chose this arm here", low=0.0, high=1.0),
+        Column("reward", _F, "utility of the merge after this step on the target", unit="metric"),
+        Column("evaluation_key", _S, "content hash of the evaluation; several tasks joined by +"),
+        Column("chosen_at", _I, "number of the decision in the bandit's log", low=0),
+        Column("learned_at", _I, "number of the update in the bandit's log", low=0),
+        Column("state_key", _S, "content hash of the posterior after the update"),
+    ),
+    key=("round_id",),
+)
+
+ACTIVE_LABELS = Table(
+    "active_labels",
+    ("day",),
+    "the utility of one merge that active labelling chose, on one benchmark, metric, item set and seed",
+    (Column("task", _S, "task scored"), *MERGE_LABELS.columns),
+    key=("task", *MERGE_LABELS.key),
 )
 
 TABLES: dict[str, Table] = {
@@ -216,6 +253,8 @@ TABLES: dict[str, Table] = {
         PLAN_LABELS,
         MERGE_PLANS,
         MERGE_OUTCOMES,
+        BANDIT_ROUNDS,
+        ACTIVE_LABELS,
     )
 }
 """Every Parquet table by name."""

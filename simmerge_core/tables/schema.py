@@ -53,6 +53,10 @@ class Table:
         """Column names to dtypes, in file order, without the partition keys."""
         return {column.name: column.dtype for column in self.columns}
 
+    def empty(self) -> pl.DataFrame:
+        """No rows, with this table's columns."""
+        return pl.DataFrame(schema=dict(self.schema))
+
     def validated(self, frame: pl.DataFrame, *, where: str) -> pl.DataFrame:
         """Return `frame` with exactly this table's columns, in order and dtype.
 

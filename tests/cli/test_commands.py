@@ -18,7 +18,10 @@ from simmerge_core.tables import TABLES
 COMMANDS = ("demo", "features", "plan", "merge", "evaluate", "report", "tables", "ui")
 
 
-@pytest.mark.parametrize("command", [*((c,) for c in COMMANDS), *(("catalog", c) for c in ("add", "list", "check"))])
+CATALOG = ("add", "request", "list", "check")
+
+
+@pytest.mark.parametrize("command", [*((c,) for c in COMMANDS), *(("catalog", c) for c in CATALOG)])
 def test_help_has_an_example_and_json(world: World, command: tuple[str, ...]) -> None:
     result = world.run(*command, "--help")
     assert result.exit_code == 0

@@ -53,7 +53,7 @@ def test_missing_partitions_are_requested_in_the_order_of_the_graph(ticks: Ticks
     ticks.done("pairwise_features", CELLS)
     assert ticks.requested() == {"merge_labels": CELLS}  # and no selector, which has nothing to learn from yet
     ticks.done("merge_labels", CELLS)
-    assert ticks.requested() == {"selector": {"None"}}
+    assert ticks.requested() == {"selector": {"None"}, "bandit": {"None"}}
     assert ticks.requested() == {}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from simmerge_core.tables import TABLES
 from simmerge_pipeline.definitions import defs
-from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, MERGE_REQUEST, TASK
+from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, DAY, MERGE_REQUEST, TASK
 
 PARTITIONS = {
     "checkpoints": CHECKPOINT,
@@ -21,10 +21,13 @@ PARTITIONS = {
     "standalone_scores": CHECKPOINT_TASK,
     "merge_labels": CHECKPOINT_TASK,
     "plan_labels": TASK,
+    "active_labels": DAY,
     "selector": None,
+    "bandit": None,
     "merge_plans": MERGE_REQUEST,
     "merged_checkpoints": MERGE_REQUEST,
     "merge_outcomes": MERGE_REQUEST,
+    "bandit_rounds": MERGE_REQUEST,
     "report": None,
 }
 
@@ -54,7 +57,8 @@ def test_every_asset_is_described_owned_grouped_and_automated(loaded: dg.Definit
         assert node.group_name != "default"
         assert node.owners
         assert node.kinds
-        assert node.automation_condition is not None
+        # What a day may spend is its schedule's affair.
+        assert (node.automation_condition is None) == (key == dg.AssetKey("active_labels"))
         assert node.code_version
 
 
@@ -70,7 +74,14 @@ def test_tables_show_their_column_schemas(loaded: dg.Definitions) -> None:
 
 def test_steps_that_run_models_take_turns_and_are_retried(loaded: dg.Definitions) -> None:
     graph = loaded.resolve_asset_graph()
-    for name in ("probe_activations", "standalone_scores", "merge_labels", "plan_labels", "merge_outcomes"):
+    for name in (
+        "probe_activations",
+        "standalone_scores",
+        "merge_labels",
+        "plan_labels",
+        "merge_outcomes",
+        "active_labels",
+    ):
         op = graph.get(dg.AssetKey(name)).assets_def.op
         assert op.pool == "gpu"
         assert op.retry_policy is not None

@@ -1,1 +1,1 @@
-"""The catalog's checkpoints as manifests, and the sensor that turns entries into partitions."""
+"""The checkpoints as manifests, the sensor that turns entries into partitions, the job that submits a request."""

@@ -13,12 +13,20 @@ from simmerge_core.evaluation import check_task
 from simmerge_core.tables import MERGE_OUTCOMES, MERGE_PLANS
 from simmerge_pipeline import checks
 from simmerge_pipeline.asset_options import ACCELERATOR, AFTER_INPUTS, ONE_RUN, OWNERS, WHEN_INPUTS_EXIST
+from simmerge_pipeline.bandits import drawn, plans_by_bandit, ready_bandit
 from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.label_requests import kept_rows, scoring
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import MERGE_REQUEST
-from simmerge_pipeline.plan_metadata import plan_metadata
-from simmerge_pipeline.requests import best_plan, outcome_rows, rivals, score_folder
+from simmerge_pipeline.requests import (
+    INTERVALS,
+    best_plan,
+    catalog_pool,
+    outcome_rows,
+    plans_by_selector,
+    rivals,
+    score_folder,
+)
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
 from simmerge_pipeline.stamps import stamped
 from simmerge_pipeline.table_metadata import definition_metadata, written_metadata
@@ -26,7 +34,7 @@ from simmerge_pipeline.training import labelled_pairs
 
 
 @dg.asset(
-    deps=["selector"],
+    deps=["selector", "bandit"],
     partitions_def=MERGE_REQUEST,
     group_name="merges",
     kinds={"polars", "parquet"},
@@ -39,10 +47,11 @@ from simmerge_pipeline.training import labelled_pairs
     check_specs=checks.specs("merge_plans", checks.NO_NAN),
 )
 def merge_plans(context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource) -> Iterator[Any]:
-    """One ranked plan of a merge request: order, operators, predicted utility with its interval; nothing is merged."""
-    from simmerge_core.analysis import selector_folder
-    from simmerge_core.planning import explain_plan, search, settle, target_of
-    from simmerge_core.selector import Selector
+    """One ranked plan of a merge request: order, operators, predicted utility with its interval; nothing is merged.
+
+    Under a bandit's policy the operators of the first plan are drawn, one round for each step.
+    """
+    from simmerge_core.planning import target_of
 
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
     prints = fingerprints(root, declared)
@@ -50,23 +59,17 @@ def merge_plans(context: dg.AssetExecutionContext, catalog: CatalogResource, dat
     for number, id in enumerate(run.keys):
         with run.attempt(id):
             request = declared.merge_request(id)
-            selector = Selector.load(selector_folder(root, request.actions))
-            pool = declared.checkpoint_ids if request.checkpoints == "all" else request.checkpoints
-            target = target_of(request.targets, combine=request.how, weights=request.weights)
-            ranked = search(
-                selector,
-                features,
-                [c for c in pool if c in prints],
-                target,
-                k=request.k,
-                top=request.top,
-                progress=run.piece(number, len(run.keys)),
-            ).with_columns(selector_key=pl.lit(selector.key))
-            run.verdicts.add("no_nan", id, checks.nans(ranked), examined=ranked.height)
+            pool = catalog_pool(declared, request, prints)
+            target, piece = target_of(request.targets, combine=request.how, weights=request.weights), run.piece
+            if request.policy == "selector":
+                ranked, about = plans_by_selector(root, request, features, pool, target, piece(number, len(run.keys)))
+            else:
+                online, _ = ready_bandit(declared, root, prints, request.actions, request.policy, run.progress)
+                ranked = plans_by_bandit(online, request, features, pool, target, piece(number, len(run.keys)))
+                about = drawn(online, id)
+            run.verdicts.add("no_nan", id, checks.nans(ranked, nullable=INTERVALS), examined=ranked.height)
             path = root.write(MERGE_PLANS, ranked, merge_request=id)
-            plan = best_plan(ranked)
-            why = explain_plan(selector, features, plan.checkpoints, plan.actions, target)
-            about = {"best plan": str(plan), **plan_metadata(ranked, settle(ranked, selector, target), why)}
+            about = {"best plan": str(best_plan(ranked)), "policy": request.policy, **about}
             stamp = stamped("merge_plans", declared, root, id)
             run.wrote(id, {**written_metadata(MERGE_PLANS, ranked, path), **stamp, **about})
     yield from run.results()

@@ -20,7 +20,7 @@ from simmerge_pipeline.training import deciding_metrics, item_sets, labelled_pai
 
 
 @dg.asset(
-    deps=["pairwise_features", "merge_labels"],
+    deps=["pairwise_features", "merge_labels", "active_labels"],
     group_name="selection",
     kinds={"torch", "safetensors"},
     owners=OWNERS,

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from simmerge_core.bandit.encoder import ENCODER, Encoder, train_encoder
+from simmerge_core.bandit.encoder import ENCODER, LEAST_PAIRS, Encoder, train_encoder
 from simmerge_core.bandit.policies import POLICIES, LinearBandit
 from simmerge_core.bandit.posterior import Posterior
-from simmerge_core.errors import BanditError, SelectionError
+from simmerge_core.errors import BanditError
 from simmerge_core.selector.block import block_of
 from simmerge_core.selector.config import SelectorConfig
 from simmerge_core.selector.rows import TrainingRows
@@ -46,6 +46,10 @@ class Exploration:
     label_weight: float
 
 
+DEFAULTS = Exploration(exploration=0.01, regularisation=10.0, label_weight=10.0)
+"""What tuning chose most often on the demo catalogs; where nothing is tuned."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """What was chosen, and the regret of everything that was tried.
@@ -57,7 +61,7 @@ class Tuning:
     table
         One row per settings: mean regret over shifts and seeds, and per shift.
     shifts
-        What was held out: domains, or ``validation`` where there are too few.
+        What was held out: domains, or ``validation`` where there are too few; nothing where nothing was tuned.
     """
 
     chosen: Exploration
@@ -175,7 +179,8 @@ def tuned_exploration(
     A bandit is for the shift that it will meet, so that is what it is tuned on: each domain in turn is taken out of
     the logged labels, encoder and posteriors are fitted to the rest, and merges with its checkpoints come as rounds,
     whose rewards are the labels. With fewer than three domains, where taking one out leaves no pair of expert and
-    auxiliary, the validation rows come as rounds instead.
+    auxiliary, the validation rows come as rounds instead; with too few labels for that, nothing is tuned and `DEFAULTS`
+    hold.
 
     Parameters
     ----------
@@ -185,6 +190,9 @@ def tuned_exploration(
     report = progress or (lambda message, fraction: None)
     shifts = _shifts(rows)
     grid = [Exploration(*values) for values in product(explorations, regularisations, label_weights)]
+    if not shifts:
+        axes = zip(asdict(DEFAULTS).values(), (explorations, regularisations, label_weights), strict=True)
+        return Tuning(Exploration(*(usual if usual in axis else axis[0] for usual, axis in axes)), (), ())
     regrets = np.zeros((len(grid), len(shifts)))
     names = []
     for number, (name, warm, stream, new_task) in enumerate(shifts):
@@ -256,13 +264,10 @@ def _shifts(rows: TrainingRows) -> list[tuple[str, TrainingRows, TrainingRows, s
     if found:
         return found
     validation = rows.meta["split"] == "validation"
-    if not validation.any():
-        raise SelectionError(
-            "There is no validation pair to tune a bandit on: label more pairs, or set bandit.* in the catalog."
-        )
-    return [("validation", rows.filter(~validation), rows.filter(validation & as_asked), None)]
+    warm, stream = rows.filter(~validation), rows.filter(validation & as_asked)
+    return [("validation", warm, stream, None)] if _enough(warm) and len(stream) else []
 
 
 def _enough(rows: TrainingRows) -> bool:
     pairs = rows.meta.select(pl.min_horizontal("a", "b").alias("a"), pl.max_horizontal("a", "b").alias("b"))
-    return pairs.n_unique() >= 8 and rows.meta["a_domain"].n_unique() >= 2
+    return pairs.n_unique() >= LEAST_PAIRS and rows.meta["a_domain"].n_unique() >= 2

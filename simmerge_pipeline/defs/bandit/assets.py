@@ -1,0 +1,87 @@
+"""Bandits that choose the operators of merge requests, and the rounds that they have learned from."""
+
+# No postponed annotations here: Dagster reads the types of `context` and `config` from the annotations themselves.
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from simmerge_core.files import write_json
+from simmerge_core.tables import BANDIT_ROUNDS, MERGE_OUTCOMES, MERGE_PLANS
+from simmerge_pipeline import checks
+from simmerge_pipeline.asset_options import AFTER_INPUTS, ONE_RUN, OWNERS, WHEN_INPUTS_CHANGE
+from simmerge_pipeline.bandits import learned_rounds, opened_bandit, ready_bandit, wanted_bandits
+from simmerge_pipeline.contents import fingerprints
+from simmerge_pipeline.partition_run import PartitionRun
+from simmerge_pipeline.partitions import MERGE_REQUEST
+from simmerge_pipeline.pictures import reward_picture
+from simmerge_pipeline.progress import part, progress_of
+from simmerge_pipeline.requests import best_plan
+from simmerge_pipeline.resources import CatalogResource, DataRootResource
+from simmerge_pipeline.stamps import stamped
+from simmerge_pipeline.table_metadata import definition_metadata, written_metadata
+from simmerge_pipeline.training import labelled_pairs
+
+
+@dg.asset(
+    deps=["pairwise_features", "merge_labels"],
+    group_name="bandit",
+    kinds={"torch", "safetensors"},
+    owners=OWNERS,
+    tags={"stage": "selection"},
+    code_version="1",
+    automation_condition=WHEN_INPUTS_CHANGE,
+)
+def bandit(context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource) -> dg.MaterializeResult:
+    """A folder per action set and policy that a merge request asks: frozen encoder, posterior, and the log of rounds.
+
+    Each is started once, on the labels that are there then. It is never started again by itself: operators and tasks
+    that are new in the catalog join it, operators that are gone are retired, and what it has learned stays.
+    """
+    declared, root, progress = catalog.load(), data.root, progress_of(context)
+    prints, wanted, told = fingerprints(root, declared), wanted_bandits(declared), {}
+    for number, (name, (actions, policy)) in enumerate(wanted.items()):
+        piece = part(progress, number, len(wanted))
+        online, changes = ready_bandit(declared, root, prints, actions, policy, piece)
+        for change in changes:
+            context.log.info(f"Bandit {name}: {change}.")
+        told[name] = online.summary()
+    write_json(root.root / "bandit" / "bandits.json", told)
+    about = {name: dg.MetadataValue.json(summary) for name, summary in told.items()}
+    return dg.MaterializeResult(metadata={"bandits": len(told), **about, **stamped("bandit", declared, root)})
+
+
+@dg.asset(
+    deps=["merge_outcomes", "bandit"],
+    partitions_def=MERGE_REQUEST,
+    group_name="bandit",
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    tags={"stage": "selection"},
+    code_version="1",
+    backfill_policy=ONE_RUN,
+    automation_condition=AFTER_INPUTS,
+    metadata=definition_metadata(BANDIT_ROUNDS),
+    check_specs=checks.specs("bandit_rounds", checks.NO_NAN),
+)
+def bandit_rounds(context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource) -> Iterator[Any]:
+    """One step of a request that a bandit decided, with its reward; the bandit has learned it. None under `selector`.
+
+    A round counts once, however often this is materialized.
+    """
+    declared, root, run = catalog.load(), data.root, PartitionRun(context)
+    features, _ = labelled_pairs(root, fingerprints(root, declared))
+    for id in run.keys:
+        with run.attempt(id):
+            request, rows, about = declared.merge_request(id), BANDIT_ROUNDS.empty(), {}
+            if request.policy != "selector":
+                online, plan = opened_bandit(root, request), best_plan(root.read(MERGE_PLANS, merge_request=id))
+                outcomes = root.read(MERGE_OUTCOMES, merge_request=id)
+                rows = learned_rounds(online, declared, request, plan, outcomes, features)
+                about = {"bandit": online.name, "reward": float(rows["reward"][-1]), **reward_picture(online)}
+            run.verdicts.add("no_nan", id, checks.nans(rows), examined=rows.height)
+            path = root.write(BANDIT_ROUNDS, rows, merge_request=id)
+            stamp = stamped("bandit_rounds", declared, root, id)
+            run.wrote(id, {**written_metadata(BANDIT_ROUNDS, rows, path), **stamp, **about})
+    yield from run.results()
