@@ -25,6 +25,7 @@ _COMMANDS = {
     "plan": "Rank merge plans by predicted utility.",
     "merge": "Merge checkpoints into a Hugging Face folder.",
     "evaluate": "Score one model on tasks of the catalog.",
+    "bandit": "Bandits that keep learning: their rounds, replay, and policies judged on them.",
     "report": "Compare what was predicted with every baseline.",
     "experiments": "Reproduce the paper's tables and figures on a labelled catalog.",
     "tables": "List the result tables, or the columns of one.",

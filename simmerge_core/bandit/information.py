@@ -39,6 +39,8 @@ _PANEL = 2.0  # deviations of the narrowest arm that one panel may span
 _NODES = 8
 _BLOCK = 1 << 21  # coordinates of contexts held at once
 _POINTS = 1 << 20  # points of integration held at once
+_LARGEST = 1e50  # squares stay finite
+_SINGULAR = 1e10  # trace of a Gram matrix beside which the identity begins to be lost
 _SLACK = 1e-9  # an earlier gain bounds the present one up to rounding
 
 
@@ -64,9 +66,10 @@ class Group:
         z = np.ascontiguousarray(self.contexts, dtype=np.float64)
         if z.ndim != 2 or not z.size:
             raise BanditError(f"The contexts of group {self.id!r} have shape {z.shape}: give (rows, coordinates).")
-        if not np.isfinite(z).all():
+        if not (np.abs(z) < _LARGEST).all():  # NaN is not either
             raise BanditError(
-                f"A context of group {self.id!r} holds a number that is not finite: compute its features again."
+                f"A context of group {self.id!r} holds a number that is not finite, or above {_LARGEST:g}: compute its "
+                "features again."
             )
         if not (math.isfinite(self.cost) and self.cost > 0.0):
             raise BanditError(f"The cost {self.cost:g} of group {self.id!r} is no number of merges: give one above 0.")
@@ -288,8 +291,13 @@ class _Knowledge:
                 gains.append(0.5 * np.log1p(np.einsum("nmd,nmd->n", p, p)))
                 continue
             turned = p.swapaxes(1, 2)
-            lower = np.linalg.cholesky(np.eye(min(m, d)) + (p @ turned if m <= d else turned @ p))
-            gains.append(np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1))
+            gram = p @ turned if m <= d else turned @ p
+            large = np.trace(gram, axis1=1, axis2=2) > _SINGULAR
+            gram[large] = 0.0
+            lower = np.linalg.cholesky(np.eye(min(m, d)) + gram)
+            gain = np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
+            gain[large] = 0.5 * np.log1p(np.linalg.svd(p[large], compute_uv=False) ** 2).sum(axis=1)
+            gains.append(gain)
         return np.sum([gains[number] for number in self.which], axis=0)
 
     def learn(self, z: np.ndarray) -> None:

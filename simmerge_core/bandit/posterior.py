@@ -161,13 +161,11 @@ class Posterior:
 
     def _refactor(self, arm: int) -> bool:
         """The factor from the precision; False, and the factor as it was, where that would lose digits."""
-        from scipy.linalg import solve_triangular
-
         try:
             lower = np.linalg.cholesky(self.precision[arm])
         except np.linalg.LinAlgError:  # indefinite by rounding
             return False
-        inverse = np.tril(solve_triangular(lower, np.eye(self.dimension), lower=True, check_finite=False))
+        inverse = np.tril(np.linalg.inv(lower))  # by NumPy's BLAS: SciPy's, if loaded late, is not on one thread
         if np.trace(self.precision[arm]) * np.square(inverse).sum() > WELL_CONDITIONED:  # ≥ the condition number
             return False
         self.factor[arm] = inverse

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from simmerge_core.errors import SelectionError
 from simmerge_core.experiments import (
     actions,
+    bandit,
     budgets,
     curves,
     feature_groups,
@@ -20,6 +21,7 @@ from simmerge_core.experiments import (
     uncertainty,
 )
 from simmerge_core.experiments.drawings import actions as action_drawings
+from simmerge_core.experiments.drawings import bandit as bandit_drawings
 from simmerge_core.experiments.drawings import budgets as budget_drawings
 from simmerge_core.experiments.drawings import curves as curve_drawings
 from simmerge_core.experiments.drawings import feature_groups as group_drawings
@@ -35,6 +37,7 @@ from simmerge_core.experiments.experiment import Experiment, JointDrawing
 from simmerge_core.experiments.pages import ablations as ablation_pages
 from simmerge_core.experiments.pages import comparisons as comparison_pages
 from simmerge_core.experiments.pages import effects as effect_pages
+from simmerge_core.experiments.pages import online as online_pages
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("pairs", "Which operator for a pair?", pairs.run, comparison_pages.pairs, pair_drawings.pairs),
@@ -99,6 +102,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         effect_drawings.similarity_effects,
     ),
     Experiment("uncertainty", "Can the intervals be relied on?", uncertainty.run, ablation_pages.uncertainty),
+    Experiment(
+        "bandit",
+        "Does a bandit keep learning when a domain arrives?",
+        bandit.run,
+        online_pages.bandit,
+        bandit_drawings.bandit,
+        section="bandit",
+    ),
     Experiment(
         "transfer",
         "Does the selector carry over to larger models?",
