@@ -6,8 +6,8 @@ from functools import cache
 
 import numpy as np
 
-_REACH = np.array([-8.0, -3.5, -1.5, 0.0, 1.5, 3.5, 8.0])
-_NODES = 8
+_REACH = np.array([-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.5, 8.0])
+_NODES = 10
 
 
 @cache
@@ -18,8 +18,9 @@ def _gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
 def probability_of_best(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     """P(arm a has the highest draw) for independent draws N(mean, deviation²).
 
-    P(a) = ∫ fₐ(v) Π_{b ≠ a} F_b(v) dv, by Gauss–Legendre between the marks mean ± {0, 1.5, 3.5, 8} deviations of
-    every arm: each density and distribution function is smooth there, so that errors stay below 1e-8.
+    P(a) = ∫ fₐ(v) Π_{b ≠ a} F_b(v) dv, by Gauss–Legendre between marks at −8 … 8 deviations of every
+    arm, without those within the least deviation of another; errors stay below 1e-10, and 1e-8 where deviations
+    differ by more than 1e8.
 
     Parameters
     ----------
@@ -48,8 +49,10 @@ def probability_of_best(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     m, s = m[alive], s[alive]
     if not len(m):
         return points / points.sum()
-    marks = np.unique((m[:, None] + s[:, None] * _REACH).ravel())
-    marks = np.concatenate([[floor], marks[marks > floor]])
+    marks = (m[:, None] + s[:, None] * _REACH).ravel()
+    marks = np.sort(marks[marks > floor])
+    cell = np.floor((marks - floor) / s.min())  # marks within the least deviation of one another say the same
+    marks = np.concatenate([[floor], marks[np.append(cell[1:] != cell[:-1], True)]])  # the last one of each cell
     if np.isfinite(highest):
         out[points] = np.prod(ndtr((highest - m) / s)) / points.sum()
     nodes, weights = _gauss_legendre()
@@ -60,7 +63,10 @@ def probability_of_best(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     ahead, behind = np.ones_like(below), np.ones_like(below)
     np.cumprod(below[:-1], axis=0, out=ahead[1:])
     np.cumprod(below[:0:-1], axis=0, out=behind[-2::-1])
-    density = np.exp(-0.5 * u * u) * (ahead * behind)
+    ahead *= behind
+    u *= u
+    u *= -0.5
+    ahead *= np.exp(u, out=u)  # the densities, but for their scale
     w = (half[:, None] * weights).ravel()
-    out[spread] = np.einsum("kn,n->k", density, w) / (np.sqrt(2.0 * np.pi) * s)
+    out[spread] = np.einsum("kn,n->k", ahead, w) / (np.sqrt(2.0 * np.pi) * s)
     return out / out.sum()
