@@ -20,7 +20,7 @@ class Context:
     source
         Key of the encoder that made it, which fixes the features and their version; empty for plain vectors.
     tasks
-        Weight of each target task, by id, for coordinates of tasks that joined a bandit later.
+        Weight of each target task, by id, for the levels of tasks that joined a bandit later.
     """
 
     z: np.ndarray

@@ -64,7 +64,7 @@ def judge(
         )
     known = [dict(zip(arms, shares, strict=True)) for arms, shares in log.select("arms", "probabilities").iter_rows()]
     rounds = LoggedRounds(
-        np.stack([warm.vector(context) for context in contexts]),
+        np.stack([warm.checked(context).z for context in contexts]),
         np.array([state.number(arm) for arm in log["arm"]]),
         log["reward"].to_numpy(),
         log["propensity"].to_numpy(),
@@ -84,7 +84,7 @@ def judge(
 def warm_state(online: OnlineBandit) -> LinearBandit:
     """The bandit as it was before the first round, with the arms and tasks of today."""
     state, warm = online.durable.state, LinearBandit.load(online.folder / "warm")
-    for task in state.tasks[len(warm.tasks) :]:
+    for task in state.tasks:
         warm.add_task(task)
     for arm in state.arms[len(warm.arms) :]:
         warm.add_arm(arm)
@@ -107,12 +107,13 @@ def _probabilities(
         )
     target = POLICIES[name](
         warm.arms,
-        warm.posterior.dimension - len(warm.tasks),
+        warm.dimension,
         exploration=warm.exploration if exploration is None else exploration,
         regularisation=warm.regularisation,
         mixing=warm.mixing if mixing is None else mixing,
         reward_range=warm.reward_range,
         source=warm.source,
+        posterior=warm.posterior,
     )
-    target.tasks, target.retired, target.posterior = list(warm.tasks), set(warm.retired), warm.posterior
+    target.retired = set(warm.retired)
     return target_probabilities(target, contexts)

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from simmerge_core.bandit.encoder import Encoder
+from simmerge_core.bandit.levels import level_of
 from simmerge_core.bandit.policies import LinearBandit
 from simmerge_core.operators.actions import Action, parse_action
 from simmerge_core.selector.block import FeatureBlock, block_of
@@ -43,12 +44,12 @@ class BanditModel:
     def predict_block(self, block: FeatureBlock) -> Prediction:
         """Posterior means, and deviations times the exploration scale."""
         z = self.encoder(block)
-        joined = [np.asarray(block.tasks == task, dtype=np.float64)[:, None] for task in self.bandit.tasks]
-        z = np.concatenate([z, *joined], axis=1)
+        levels = {task: level_of(self.bandit.levels, ((task, 1.0),)) for task in set(block.tasks.tolist())}
         arms = [self.bandit.arms.index(arm) for arm in self.bandit.active]
         posterior = self.bandit.posterior
         # einsum's order of summation does not depend on the number of threads.
         mean = np.einsum("nd,kd->nk", z, posterior.mean[arms])
+        mean += np.array([levels[task] for task in block.tasks.tolist()])[:, None]
         spread = np.empty_like(mean)
         for column, arm in enumerate(arms):
             p = np.einsum("nd,ed->ne", z, posterior.factor[arm])

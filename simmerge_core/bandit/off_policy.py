@@ -75,8 +75,9 @@ class LoggedRounds:
         found: dict[str, np.ndarray] = {"arms": arms.astype(np.int64)}
         for name in ("contexts", "rewards", "propensities"):
             found[name] = np.asarray(getattr(self, name), dtype=np.float64)
-        n = len(found["rewards"]) if found["rewards"].ndim == 1 else 0
-        if found["contexts"].ndim != 2 or any(len(a) != n for a in found.values()) or arms.ndim != 1:
+        n = found["rewards"].size
+        flat = all(found[name].shape == (n,) for name in ("arms", "rewards", "propensities"))
+        if not flat or found["contexts"].ndim != 2 or len(found["contexts"]) != n:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in found.items())
             raise BanditError(f"The logged rounds have the shapes {shapes}: give contexts (n, d) and the others (n,).")
         if n < 2:

@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from simmerge_core.bandit.context import Context
+from simmerge_core.bandit.levels import TaskLevel, level_of
 from simmerge_core.bandit.posterior import Posterior
 from simmerge_core.bandit.propensity import probability_of_best
 from simmerge_core.bandit.saving import load_bandit, save_bandit, state_key
@@ -102,7 +103,7 @@ class LinearBandit:
             raise BanditError(f"The reward range {reward_range} is none: give the least and the greatest reward.")
         self.arms: list[str] = names
         self.retired: set[str] = set()
-        self.tasks: list[str] = []
+        self.levels: dict[str, TaskLevel] = {}
         self.exploration, self.regularisation = float(exploration), float(regularisation)
         self.seed, self.mixing, self.source = int(seed), float(mixing), source
         self.reward_range = (float(reward_range[0]), float(reward_range[1]))
@@ -113,16 +114,21 @@ class LinearBandit:
 
     @property
     def dimension(self) -> int:
-        """Coordinates of a context as it is given, without those of tasks that joined later."""
-        return self.posterior.dimension - len(self.tasks)
+        """Coordinates of a context."""
+        return self.posterior.dimension
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks that joined, in order."""
+        return tuple(self.levels)
 
     @property
     def active(self) -> tuple[str, ...]:
         """Arms that may be chosen."""
         return tuple(arm for arm in self.arms if arm not in self.retired)
 
-    def vector(self, context: Context | np.ndarray) -> np.ndarray:
-        """(d,) coordinates of a context, with those of tasks that joined later.
+    def checked(self, context: Context | np.ndarray) -> Context:
+        """The context, if it can be used.
 
         Raises
         ------
@@ -138,15 +144,16 @@ class LinearBandit:
             )
         if context.z.shape != (self.dimension,):
             raise BanditError(f"The context has shape {context.z.shape}, and this bandit takes ({self.dimension},).")
-        weights = dict(context.tasks)
-        z = np.concatenate([context.z, [weights.get(task, 0.0) for task in self.tasks]])
-        if not (np.abs(z) < _LARGEST).all():  # NaN is not either
+        numbers = np.concatenate([context.z, [weight for _, weight in context.tasks]])
+        if not (np.abs(numbers) < _LARGEST).all():  # NaN is not either
             raise BanditError("The context holds a number that is not finite or too large: compute its features again.")
-        return z
+        return context
 
     def predict(self, context: Context | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(K,) posterior mean of each arm's reward, and (K,) its deviation in units of the noise."""
-        return self.posterior.predict(self.vector(context))
+        context = self.checked(context)
+        mean, deviation = self.posterior.predict(context.z)
+        return mean + level_of(self.levels, context.tasks), deviation
 
     def probabilities(self, context: Context | np.ndarray) -> np.ndarray:
         """(K,) probability of each arm; zero for retired ones."""
@@ -187,17 +194,24 @@ class LinearBandit:
         return int(open_arms[self._pick(mean[open_arms], deviation[open_arms], numbers, open_arms)])
 
     def update(self, context: Context | np.ndarray, arm: str, reward: float) -> None:
-        """Learn from the reward of the arm that was chosen; only its posterior moves (§2.4).
+        """Learn from the reward of the arm that was chosen; of the arms, only its posterior moves (§2.4).
 
-        An arm that was retired meanwhile learns too: its round was begun before.
+        What a task that joined adds to every arm's reward is learned first, and taken off what the arm learns. An arm
+        that was retired meanwhile learns too: its round was begun before.
 
         Raises
         ------
         BanditError
             If the arm is unknown, or the reward is not finite or out of range; nothing has changed then.
         """
-        z, number = self.vector(context), self.number(arm)
-        self.posterior.update(number, z, self.checked_reward(arm, reward))
+        context, number = self.checked(context), self.number(arm)
+        value = self.checked_reward(arm, reward)
+        joined = [(task, weight) for task, weight in context.tasks if task in self.levels]
+        if joined:
+            surprise = value - float(self.predict(context)[0][number])
+            for task, weight in joined:
+                self.levels[task] = self.levels[task].learned(surprise, weight)
+        self.posterior.update(number, context.z, value - level_of(self.levels, joined))
 
     def number(self, arm: str) -> int:
         """Position of an arm.
@@ -258,23 +272,22 @@ class LinearBandit:
         self.retired.add(arm)
 
     def add_task(self, task: str) -> None:
-        """A task that the encoder has no code for: one more coordinate, zero in every earlier context.
+        """A task that the encoder has no code for: rewards on it get a level of their own, which all arms share.
 
         Raises
         ------
         BanditError
             If it joined before.
         """
-        if task in self.tasks:
+        if task in self.levels:
             raise BanditError(f"Task {task!r} has joined already.")
-        self.posterior = self.posterior.with_coordinate(regularisation=self.regularisation)
-        self.tasks.append(task)
+        self.levels[task] = TaskLevel()
 
     def copy(self) -> LinearBandit:
         """The same bandit with arrays of its own."""
         other = type(self)(
             self.arms,
-            self.posterior.dimension,
+            self.dimension,
             exploration=self.exploration,
             regularisation=self.regularisation,
             seed=self.seed,
@@ -283,7 +296,7 @@ class LinearBandit:
             source=self.source,
             posterior=self.posterior.copy(),
         )
-        other.retired, other.tasks, other.selected = set(self.retired), list(self.tasks), self.selected
+        other.retired, other.levels, other.selected = set(self.retired), dict(self.levels), self.selected
         return other
 
     @property

@@ -139,14 +139,6 @@ class Posterior:
             )
         )
 
-    def with_coordinate(self, *, regularisation: float) -> Posterior:
-        """One more coordinate that was zero in every context so far: exactly the posterior of those contexts."""
-        arms, d = self.arms, self.dimension
-        grown = Posterior.prior(arms, d + 1, regularisation=regularisation)
-        grown.precision[:, :d, :d], grown.factor[:, :d, :d] = self.precision, self.factor
-        grown.moment[:, :d], grown.mean[:, :d], grown.updates[:] = self.moment, self.mean, self.updates
-        return grown
-
     def _rotate(self, arm: int, z: np.ndarray) -> None:
         """The factor of A + z zᵀ from that of A."""
         factor = self.factor[arm]

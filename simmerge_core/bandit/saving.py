@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simmerge_core.bandit.levels import TaskLevel
 from simmerge_core.bandit.posterior import Posterior
 from simmerge_core.errors import BanditError
 from simmerge_core.files import hash_json, replaced_folder
@@ -28,7 +29,7 @@ def settings_of(bandit: LinearBandit) -> dict[str, Any]:
         "kind": bandit.kind,
         "arms": list(bandit.arms),
         "retired": sorted(bandit.retired),
-        "tasks": list(bandit.tasks),
+        "levels": [[task, level.mean, level.weight] for task, level in bandit.levels.items()],
         "exploration": bandit.exploration,
         "regularisation": bandit.regularisation,
         "seed": bandit.seed,
@@ -98,7 +99,8 @@ def load_bandit(folder: Path) -> LinearBandit:
             # safetensors gives arrays that borrow its buffer.
             posterior=Posterior(*(np.array(tensors[name]) for name in _ARRAYS)),
         )
-        bandit.retired, bandit.tasks = set(described["retired"]), list(described["tasks"])
+        bandit.retired = set(described["retired"])
+        bandit.levels = {task: TaskLevel(mean, weight) for task, mean, weight in described["levels"]}
         bandit.selected = described["selected"]
         whole = state_key(bandit) == described["key"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, SafetensorError) as error:

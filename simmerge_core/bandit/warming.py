@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from simmerge_core.bandit.context import Context
 from simmerge_core.bandit.encoder import ENCODER, LEAST_PAIRS, Encoder, train_encoder
 from simmerge_core.bandit.policies import POLICIES, LinearBandit
 from simmerge_core.bandit.posterior import Posterior
@@ -200,17 +201,17 @@ def tuned_exploration(
         encoder = train_encoder(warm, config=config, seed=seed)
         z = encoder(block_of(stream.features, encoder.feature_names))
         tasks = stream.meta["task"].to_list()
+        contexts = [Context(row, tasks=((task, 1.0),)) for row, task in zip(z, tasks, strict=True)]
         anchored: dict[tuple[float, float], Posterior] = {}
         for row, settings in enumerate(grid):
             key = (settings.regularisation, settings.label_weight)
             if key not in anchored:
                 anchored[key] = _anchored(encoder, warm, settings)
-                if new_task is not None:
-                    anchored[key] = anchored[key].with_coordinate(regularisation=settings.regularisation)
-            contexts = z if new_task is None else np.column_stack([z, [float(t == new_task) for t in tasks]])
             regrets[row, number] = np.mean(
                 [
-                    _simulated_regret(policy, settings, anchored[key], contexts, stream.utilities, rounds, seed=s)
+                    _simulated_regret(
+                        policy, settings, anchored[key], contexts, stream.utilities, rounds, new_task=new_task, seed=s
+                    )
                     for s in range(seeds)
                 ]
             )
@@ -227,26 +228,31 @@ def _simulated_regret(
     policy: str,
     settings: Exploration,
     anchored: Posterior,
-    contexts: np.ndarray,
+    contexts: Sequence[Context],
     utilities: np.ndarray,
     rounds: int,
     *,
+    new_task: str | None,
     seed: int,
 ) -> float:
+    arms = [str(arm) for arm in range(utilities.shape[1])]
     bandit = POLICIES[policy](
-        [str(arm) for arm in range(utilities.shape[1])],
-        contexts.shape[1],
+        arms,
+        anchored.dimension,
         exploration=settings.exploration,
         regularisation=settings.regularisation,
+        reward_range=(float(utilities.min()) - 1.0, float(utilities.max()) + 1.0),
         seed=seed,
         posterior=anchored.copy(),
     )
+    if new_task is not None:
+        bandit.add_task(new_task)
     order = np.random.default_rng(seed).permutation(len(contexts))[:rounds]
     regret = 0.0
     for number, at in enumerate(order):
         arm = bandit.draw(contexts[at], round_id=str(number))
         regret += utilities[at].max() - utilities[at, arm]
-        bandit.posterior.update(arm, contexts[at], utilities[at, arm])
+        bandit.update(contexts[at], arms[arm], float(utilities[at, arm]))
     return float(regret)
 
 

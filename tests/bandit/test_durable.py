@@ -252,7 +252,7 @@ def test_arms_and_tasks_of_the_log_replay(tmp_path: Path, policy: type[LinearBan
     bandit.learn("c", 1.0)
     bandit.add_arm(waiting.arm)
     opened = DurableBandit.open(tmp_path)
-    assert (opened.state.arms, opened.state.tasks) == ([*ARMS, "dare@0.5"], ["new"])
+    assert (opened.state.arms, opened.state.tasks) == ([*ARMS, "dare@0.5"], ("new",))
     replay = opened.replay()
     assert replay.differences == []
     assert (replay.identical, replay.state_key) == (True, bandit.state.key)

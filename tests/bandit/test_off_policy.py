@@ -356,6 +356,8 @@ def test_the_order_of_rounds_says_nothing() -> None:
         ({"contexts": [[0.0], [math.nan], [0.0]]}, "context of round 1"),
         ({"contexts": [[0.0], [0.0]]}, "shapes"),
         ({"rewards": [[0.0], [0.0], [0.0]]}, "shapes"),
+        ({"propensities": [[0.5], [0.5], [0.5]]}, "shapes"),
+        ({"arms": 1}, "shapes"),
         ({"logging": [[0.5, 0.5], [0.5, 0.5], [0.9, 0.1]]}, "Round 2 of the log has the propensity 0.5"),
         ({"logging": [[0.5, 0.5]] * 2}, r"shape \(2, 2\)"),
         ({"logging": [[0.5, 0.5], [0.5, 0.4], [0.5, 0.5]]}, "logged probabilities of round 1 are no distribution"),

@@ -230,27 +230,6 @@ def test_contexts_of_single_precision_are_summed_in_double() -> None:
     np.testing.assert_allclose(posterior.mean[0], mean, atol=1e-13)
 
 
-@pytest.mark.parametrize("seen", [0, 1, 40, 300])
-def test_a_later_coordinate_is_one_that_was_zero_before(seen: int) -> None:
-    rng = np.random.default_rng(10)
-    z, rewards = rng.normal(size=(seen + 80, D)), rng.random(seen + 80)
-    padded = np.hstack([z, np.concatenate([np.zeros(seen), rng.normal(size=80)])[:, None]])
-    posterior = learned(z[:seen], rewards[:seen], regularisation=0.7)
-    before, deviation = posterior.predict(z[-1])
-    posterior = posterior.with_coordinate(regularisation=0.7)
-    grown = posterior.predict(np.append(z[-1], 0.0))
-    np.testing.assert_allclose(grown[0], before, rtol=0, atol=1e-15)
-    np.testing.assert_allclose(grown[1], deviation, rtol=1e-15)
-    mean, inverse = batch(padded[:seen], rewards[:seen], regularisation=0.7)
-    np.testing.assert_allclose(covariance(posterior, 0), inverse, atol=1e-12)
-    for context, reward in zip(padded[seen:], rewards[seen:], strict=True):
-        posterior.update(0, context, float(reward))
-    mean, inverse = batch(padded, rewards, regularisation=0.7)
-    np.testing.assert_allclose(posterior.mean[0], mean, atol=1e-12)
-    np.testing.assert_allclose(covariance(posterior, 0), inverse, atol=1e-12)
-    assert is_factor(posterior.factor)
-
-
 def test_a_later_arm_begins_at_its_prior_and_leaves_the_others() -> None:
     rng = np.random.default_rng(11)
     z, rewards, centre = rng.normal(size=(50, D)), rng.random(50), rng.normal(size=D)
