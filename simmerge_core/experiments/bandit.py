@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,11 @@ def run(catalogs: Catalogs, progress: Progress) -> Result:
 
 def _stream(data: ExperimentData, stream: Stream, progress: Progress) -> tuple[dict[str, Any], pl.DataFrame]:
     seed = data.protocol.choices.seed
+    config = replace(data.settings, heads="shared")  # one network for all utilities, as `bandit.encoder.ENCODER`
     warm = {
-        policy: warm_start(stream.warm, policy=policy, seed=seed, progress=lambda m, f: progress(m, 0.3 * f))
+        policy: warm_start(
+            stream.warm, policy=policy, config=config, seed=seed, progress=lambda m, f: progress(m, 0.3 * f)
+        )
         for policy in LEARNING
     }
     choices = _fixed_choices(data, stream, warm["lints"])
