@@ -187,10 +187,6 @@ def _figures(
         "dimension": warm["lints"].bandit.dimension,
         "seeds": rules.seeds,
         "tuned": {p: w.tuning.as_json() for p, w in warm.items() if w.tuning is not None},
-        "cumulative": {
-            p: {"mean": total[i].mean(axis=0).tolist(), "low": low[i].tolist(), "high": high[i].tolist()}
-            for i, p in enumerate(POLICIES)
-        },
         "early": {"merges": early + 1, "regret": {p: float(total[i, :, early].mean()) for i, p in enumerate(POLICIES)}},
         "regret": {
             p: {
@@ -248,6 +244,13 @@ def _deltas(stream: Stream, utility: np.ndarray) -> dict[str, Any]:
             }
         found[kind] = per_policy
     return found
+
+
+def cumulative(rows: pl.DataFrame, stream: str, policy: str) -> np.ndarray:
+    """(runs, merges) cumulative regret of a policy on a stream, from the rows of the result."""
+    own = rows.filter((pl.col("stream") == stream) & (pl.col("policy") == policy)).sort("seed", "round")
+    regret = own["regret"].to_numpy().astype(np.float64)
+    return np.cumsum(regret.reshape(own["seed"].n_unique(), -1), axis=1)
 
 
 def _rows(stream: Stream, arrived: np.ndarray, regret: np.ndarray) -> pl.DataFrame:

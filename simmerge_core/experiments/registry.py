@@ -108,7 +108,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         bandit.run,
         online_pages.bandit,
         bandit_drawings.bandit,
-        version=2,
+        version=3,
         section="bandit",
     ),
     Experiment(

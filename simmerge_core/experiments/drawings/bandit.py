@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from simmerge_core.analysis.figures.style import INK, MUTED, Form, colour, draw, label, quiet
+from simmerge_core.experiments.bandit import cumulative
 from simmerge_core.experiments.drawings.estimates import as_text
 from simmerge_core.experiments.drawings.grouped import Bars, paint_groups
 from simmerge_core.experiments.drawings.heading import head
 from simmerge_core.experiments.drawings.notes import note
+from simmerge_core.experiments.protocol import protocol
 from simmerge_core.experiments.result import Result
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ _COLOURS = {
     "uniform": "#B4BAC1",
     "best_fixed": colour("best_fixed"),
     "frozen": "#009E73",
-    "linucb": "#CC79A7",
+    "linucb": INK,
     "lints": colour("simmerge"),
     "told_all": "#7A5C99",
     "oracle": INK,
@@ -52,7 +55,7 @@ def _regret(result: Result, form: Form) -> bytes:
     def paint(figure: Figure) -> None:
         panels = figure.subplots(1, len(result.figures), squeeze=False)[0]
         for axes, (name, section) in zip(panels, result.figures.items(), strict=True):
-            _paint_stream(axes, section)
+            _paint_stream(axes, result.rows, name)
             axes.set_title(_TITLES[name], fontsize=10)
         panels[0].set_ylabel("Cumulative regret")
         seeds = result.figures["merges"]["seeds"]
@@ -66,20 +69,30 @@ def _regret(result: Result, form: Form) -> bytes:
     return draw(paint, width=11.0, height=4.2, form=form)
 
 
-def _paint_stream(axes: Axes, section: Mapping[str, Any]) -> None:
-    tops = []
+def _paint_stream(axes: Axes, rows: pl.DataFrame, stream: str) -> None:
+    top, merges = 0.0, 0
     for policy, name in _NAMES.items():
-        if policy not in section["cumulative"]:
+        if policy == "oracle":
             continue
-        part = section["cumulative"][policy]
-        rounds = np.arange(1, len(part["mean"]) + 1)
+        total = cumulative(rows, stream, policy)
+        low, high = np.quantile(total, protocol().bandit.band, axis=0)
+        merges = total.shape[1]
+        rounds = np.arange(1, merges + 1)
         strong = policy in ("lints", "frozen")
-        axes.fill_between(rounds, part["low"], part["high"], color=_COLOURS[policy], alpha=0.14, linewidth=0)
-        axes.plot(rounds, part["mean"], color=_COLOURS[policy], linewidth=2.4 if strong else 1.6, label=name)
+        axes.fill_between(rounds, low, high, color=_COLOURS[policy], alpha=0.14, linewidth=0)
+        axes.plot(
+            rounds,
+            total.mean(axis=0),
+            color=_COLOURS[policy],
+            linewidth=2.4 if strong else 1.6,
+            linestyle=(0, (2, 2)) if policy == "linucb" else "-",  # it lies on LinTS
+            zorder=3.0 if policy == "linucb" else 2.0,
+            label=name,
+        )
         if policy != "uniform":
-            tops.append(max(part["high"]))
-    axes.set_xlim(0, section["merges"] + 1)
-    axes.set_ylim(0, 1.15 * max(tops))
+            top = max(top, float(high[-1]))
+    axes.set_xlim(0, merges + 1)
+    axes.set_ylim(0, 1.15 * top)
     axes.set_xlabel("Merge", fontsize=9)
     quiet(axes)
 
