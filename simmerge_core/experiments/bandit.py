@@ -14,7 +14,8 @@ from simmerge_core.bandit.context import Context
 from simmerge_core.bandit.policies import LinearBandit, UniformBandit
 from simmerge_core.bandit.steps import PlanStep, plan_step, step_blocks
 from simmerge_core.bandit.warming import WarmStart, warm_start
-from simmerge_core.experiments.bandit_streams import Merge, Stream, merge_stream, pair_stream
+from simmerge_core.errors import SelectionError
+from simmerge_core.experiments.bandit_streams import Merge, Stream, configurations, merge_stream, pair_stream
 from simmerge_core.experiments.data import ExperimentData, Progress
 from simmerge_core.experiments.experiment import Catalogs
 from simmerge_core.experiments.result import Result
@@ -29,6 +30,21 @@ posterior as it was before the first round, the two bandits that learn, and LinT
 would have brought: its feedback costs as many merges as there are actions. The oracle has no regret."""
 
 Steps = Callable[[Merge, tuple[float, ...]], PlanStep]
+
+
+def lacking(catalogs: Catalogs) -> str | None:
+    """What the catalog has not got: the new domain, or enough merges with it that rest on no training pair."""
+    data, rules = catalogs.full, catalogs.full.protocol.bandit
+    if rules.shift not in data.catalog.task_ids:
+        return f"a task and experts of the domain {rules.shift}"
+    try:
+        for k, count in rules.merges.items():
+            configurations(data.catalog, sorted(data.fingerprints), k=k, count=count, new=rules.shift)
+    except SelectionError:
+        return (
+            f"more checkpoints: {sum(rules.merges.values())} merges with the domain {rules.shift} and no training pair"
+        )
+    return None
 
 
 def run(catalogs: Catalogs, progress: Progress) -> Result:
@@ -55,7 +71,12 @@ def _stream(data: ExperimentData, stream: Stream, progress: Progress) -> tuple[d
     config = replace(data.settings, heads="shared")  # one network for all utilities, as `bandit.encoder.ENCODER`
     warm = {
         policy: warm_start(
-            stream.warm, policy=policy, config=config, seed=seed, progress=lambda m, f: progress(m, 0.3 * f)
+            stream.warm,
+            policy=policy,
+            reward_range=data.catalog.bandit.reward_range,
+            config=config,
+            seed=seed,
+            progress=lambda m, f: progress(m, 0.3 * f),
         )
         for policy in LEARNING
     }
@@ -150,7 +171,9 @@ class _Runs:
         warm = self.warm.get(policy, self.warm["lints"])
         bandit = warm.bandit.copy()
         if policy == "uniform":
-            bandit = UniformBandit(bandit.arms, bandit.dimension, source=bandit.source)
+            bandit = UniformBandit(
+                bandit.arms, bandit.dimension, reward_range=bandit.reward_range, source=bandit.source
+            )
         bandit.seed = seed
         bandit.add_task(self.stream.new_task)
         return bandit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -69,6 +69,8 @@ class Experiment:
         Action set that the catalog must declare.
     section
         Section of the protocol that it alone reads.
+    lacking
+        What else it would need and is not there, in words.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Experiment:
     needs_larger: bool = False
     needs_actions: str | None = None
     section: str | None = None
+    lacking: Callable[[Catalogs], str | None] = field(default=lambda catalogs: None)
 
     def lacks(self, catalogs: Catalogs) -> str | None:
         """What it would need and is not there, in words; None where it can be run."""
@@ -88,7 +91,7 @@ class Experiment:
         declared = (*ACTION_SETS, *catalogs.full.catalog.action_sets)
         if self.needs_actions is not None and self.needs_actions not in declared:
             return f"an action set named {self.needs_actions} in the catalog, with labels"
-        return None
+        return self.lacking(catalogs)
 
 
 class DrawTogether(Protocol):

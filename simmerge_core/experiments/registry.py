@@ -110,6 +110,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         bandit_drawings.bandit,
         version=3,
         section="bandit",
+        lacking=bandit.lacking,
     ),
     Experiment(
         "transfer",

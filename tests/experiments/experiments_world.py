@@ -115,14 +115,16 @@ def catalog_of(domains: Mapping[str, str], multiway: Mapping[int, int]) -> Catal
             for t in tasks
         ],
         "action_sets": {"wide": list(WIDE)},
+        "bandit": {"reward_range": [-1.0, 2.0]},  # noise may carry a utility past its range
         "labels": {"multiway": dict(multiway), "auxiliary_auxiliary": 0.3},
     })  # fmt: skip
 
 
 def quick_protocol() -> Protocol:
-    """The protocol with fewer bootstrap draws: tests look at means."""
+    """The protocol with fewer bootstrap draws, online merges and runs: tests look at means."""
     rules = protocol()
-    return rules.model_copy(update={"noise": rules.noise.model_copy(update={"draws": 200})})
+    bandit = rules.bandit.model_copy(update={"merges": {2: 4, 3: 4}, "seeds": 2, "pair_rounds": 10})
+    return rules.model_copy(update={"noise": rules.noise.model_copy(update={"draws": 200}), "bandit": bandit})
 
 
 def make_data(

@@ -54,7 +54,7 @@ def bandit(result: Result, form: Form) -> Mapping[str, bytes]:
 def _regret(result: Result, form: Form) -> bytes:
     def paint(figure: Figure) -> None:
         panels = figure.subplots(1, len(result.figures), squeeze=False)[0]
-        for axes, (name, section) in zip(panels, result.figures.items(), strict=True):
+        for axes, name in zip(panels, result.figures, strict=True):
             _paint_stream(axes, result.rows, name)
             axes.set_title(_TITLES[name], fontsize=10)
         panels[0].set_ylabel("Cumulative regret")
