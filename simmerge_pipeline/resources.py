@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from simmerge_core.catalog import Catalog, load_catalog
+from simmerge_core.catalog.last_good import load_or_last_good
 from simmerge_core.tables import DataRoot
 
 # Dagster starts run workers with other working directories, so relative paths need a fixed place to start from.
@@ -38,7 +39,17 @@ class CatalogResource(dg.ConfigurableResource):
         return _absolute(self.path).is_file()
 
     def load(self) -> Catalog:
-        """Read and validate the catalog; raises CatalogError."""
+        """The catalog; where it does not parse, the last one that did, with a warning. Raises CatalogError without any.
+
+        The sensor raises what is wrong; steps that are under way go on with what was declared.
+        """
+        catalog, wrong = load_or_last_good(_absolute(self.path))
+        if wrong is not None:
+            dg.get_dagster_logger("simmerge").warning(f"The last good catalog stays in force: {wrong}")
+        return catalog
+
+    def load_as_it_is(self) -> Catalog:
+        """Read and validate the file itself; raises CatalogError."""
         return load_catalog(_absolute(self.path))
 
 

@@ -78,7 +78,7 @@ def daily_labels(context: dg.ScheduleEvaluationContext, catalog: CatalogResource
     if not catalog.exists:
         return dg.SkipReason(f"There is no catalog {catalog.path} yet: `make demo` trains one.")
     try:
-        budget = catalog.load().labels.daily_merges
+        budget = catalog.load_as_it_is().labels.daily_merges
     except CatalogError as error:
         raise dg.Failure(str(error)) from error
     if not budget:

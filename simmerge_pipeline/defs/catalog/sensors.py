@@ -31,7 +31,7 @@ def catalog_sensor(context: dg.SensorEvaluationContext, catalog: CatalogResource
     known_partitions = {name: set(context.instance.get_dynamic_partitions(name)) for name in _NAMES}
     if not catalog.exists and not any(known_partitions.values()):
         return dg.SkipReason(f"There is no catalog {catalog.path} yet: `make demo` trains one.")
-    declared = declared_keys(catalog.load())
+    declared = declared_keys(catalog.load_as_it_is())
     requests = []
     for partitions in (CHECKPOINT, TASK, MERGE_REQUEST):
         name = str(partitions.name)

@@ -36,7 +36,7 @@ def declare_merge_request(context: dg.OpExecutionContext, config: MergeRequestCo
     """Add the request to the catalog file, and its partition; whatever is wrong with it, nothing is changed."""
     entry = {**config.model_dump(), "checkpoints": config.checkpoints or "all"}
     try:
-        submitted = add_merge_request(catalog.load().path, entry)
+        submitted = add_merge_request(catalog.load_as_it_is().path, entry)
     except SimMergeError as error:
         # What the user has to repair does not repair itself.
         raise dg.Failure(str(error), allow_retries=False) from None
