@@ -30,8 +30,8 @@ def load_or_last_good(path: str | Path) -> tuple[Catalog, str | None]:
         if not copy.is_file():
             raise
         try:
-            return load_catalog(copy), str(error)
-        except CatalogError:
+            return load_catalog(file, text=copy.read_text(encoding="utf-8")), str(error)
+        except (CatalogError, OSError):
             raise error from None  # a probe file that is gone, say, is gone for both
     with contextlib.suppress(OSError):
         text = file.read_bytes()

@@ -13,11 +13,16 @@ from simmerge_core.catalog.model import Benchmark, Catalog, CheckpointEntry, Mer
 from simmerge_core.errors import CatalogError
 
 
-def load_catalog(path: str | Path) -> Catalog:
+def load_catalog(path: str | Path, *, text: str | None = None) -> Catalog:
     """Read and validate a catalog; relative paths in it are taken from its own folder.
 
     Only the file itself and the presence of the probe files are looked at: whether each checkpoint's folder is sound is
     `simmerge catalog check`'s question, so that one broken checkpoint does not hide the others.
+
+    Parameters
+    ----------
+    text
+        Read instead of the file's own content.
 
     Raises
     ------
@@ -25,12 +30,12 @@ def load_catalog(path: str | Path) -> Catalog:
         Naming file, line and entry, what is wrong and what to do.
     """
     path = Path(path).expanduser().absolute()
-    if not path.is_file():
+    if text is None and not path.is_file():
         raise CatalogError(
             f"There is no catalog file {path}: create it, or run `simmerge demo` to train the demo catalog."
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if text is None else text
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         raw = yaml.safe_load(text)
     except OSError as error:
