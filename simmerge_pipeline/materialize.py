@@ -24,6 +24,7 @@ from simmerge_core.devices import check_device
 from simmerge_core.errors import SimMergeError, TableError
 from simmerge_core.labels import kept_workers
 from simmerge_core.tables import DataRoot
+from simmerge_pipeline.asset_options import ACCELERATOR
 from simmerge_pipeline.event_log import persistent_instance
 from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, DAY, MERGE_REQUEST, TASK, cell
 from simmerge_pipeline.progress import Progress, listening
@@ -34,6 +35,7 @@ from simmerge_pipeline.stamps import STAMP, exists, stamp
 _DRIVER_TAG = "simmerge/process"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _EVENT_PAGE = 1000
+_PIECE = 10  # partitions between two looks at a budget: two checkpoints of five tasks
 
 # Share of the wall time on the demo catalog, for a progress bar that moves evenly.
 _SHARES = {"merge_labels": 50.0, "plan_labels": 15.0, "selector": 10.0, "probe_activations": 6.0, "report": 5.0}
@@ -51,6 +53,8 @@ class AssetSummary:
         Partitions written now, and those that were up to date.
     failed
         Sentence by partition key (the asset's name if it is unpartitioned) of those that could not be computed.
+    left
+        Partitions that a budget did not reach, or whose inputs it did not.
     runs, seconds
         Dagster runs, and wall time of all of them.
     """
@@ -60,8 +64,24 @@ class AssetSummary:
     computed: int = 0
     current: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    left: int = 0
     runs: int = 0
     seconds: float = 0.0
+
+
+@dataclass
+class Budget:
+    """Seconds that steps which want the accelerator may take in all; others are not counted.
+
+    A piece is started if what it is expected to take, by the pieces of its asset before it, still fits.
+    """
+
+    seconds: float
+    spent: float = 0.0
+
+    def allows(self, expected: float) -> bool:
+        """Whether something that is expected to take so many seconds may start."""
+        return self.spent < self.seconds and self.spent + expected <= self.seconds
 
 
 @dataclass
@@ -90,6 +110,7 @@ def materialize_all(
     workers: int = 0,
     device: str = "cpu",
     assets: Sequence[str] | None = None,
+    budget: Budget | None = None,
     progress: Progress | None = None,
     instance: dg.DagsterInstance | None = None,
 ) -> Summary:
@@ -109,6 +130,8 @@ def materialize_all(
         torch device.
     assets
         Names of the assets to bring up to date; all if None. What they read is not added.
+    budget
+        Bounds the time of steps that want the accelerator; what it does not reach is left for another time.
     progress
         Called with a message and the fraction done, from 0 to 1.
     instance
@@ -139,7 +162,7 @@ def materialize_all(
     graph = dg.Definitions(assets=defs().assets, resources=resources)
     job = graph.resolve_implicit_global_asset_job_def()
     with _instance(instance, dagster_home) as persistent, kept_workers():
-        driver = _Driver(job, persistent, declared, data.root)
+        driver = _Driver(job, persistent, declared, data.root, budget)
         driver.close_interrupted_runs()
         driver.register_partitions()
         done = driver.materialize_each(assets, progress or (lambda message, fraction: None))
@@ -174,9 +197,11 @@ class _Driver:
         instance: dg.DagsterInstance,
         catalog: Catalog,
         root: DataRoot,
+        budget: Budget | None,
     ) -> None:
-        self.job, self.instance, self.catalog, self.root = job, instance, catalog, root
+        self.job, self.instance, self.catalog, self.root, self.budget = job, instance, catalog, root, budget
         self.graph = job.asset_layer.asset_graph
+        self.unreached: dict[str, set[str | None]] = {}  # keys by asset that the budget left
 
     def close_interrupted_runs(self) -> None:
         """Runs of a driver that was killed stay open for ever: nobody else looks after them."""
@@ -218,6 +243,9 @@ class _Driver:
         summary = AssetSummary(name, partitions=len(keys))
         known, wanted = self._stamps(name, keys), []
         for key in keys:
+            if self._waits(name, key):
+                self._leave(summary, [key])
+                continue
             try:
                 current = stamp(name, self.catalog, self.root, key)
             except (SimMergeError, OSError) as error:
@@ -227,18 +255,30 @@ class _Driver:
                 summary.current += 1
             else:
                 wanted.append(key)
-        begun, spans = time.perf_counter(), self._spans(name, wanted)
-        whole = ""  # what ended a run without naming partitions
-        for number, span in enumerate(spans):
+        begun, pieces = time.perf_counter(), self._pieces(name, wanted)
+        whole, pace = "", 0.0  # what ended a run without naming partitions; seconds per partition so far
+        for number, piece in enumerate(pieces):
+            if self._counted(name) and not self._budget_allows(pace * len(piece)):
+                self._leave(summary, [key for part in pieces[number:] for key in part])
+                wanted = [key for part in pieces[:number] for key in part]
+                break
+            started, spans = time.perf_counter(), self._spans(name, piece)
+            for run, span in enumerate(spans):
 
-            def tell(message: str, fraction: float, number: int = number) -> None:
-                progress(message, (number + fraction) / len(spans))
+                def tell(
+                    message: str, fraction: float, run: int = run, number: int = number, of: int = len(spans)
+                ) -> None:
+                    progress(message, (number + (run + fraction) / of) / len(pieces))
 
-            with listening(tell):
-                failed, text = self._run(name, span)
-            summary.failed.update(failed)
-            whole = whole or text
-            summary.runs += 1
+                with listening(tell):
+                    failed, text = self._run(name, span)
+                summary.failed.update(failed)
+                whole = whole or text
+                summary.runs += 1
+            took = time.perf_counter() - started
+            pace = took / max(len(piece), 1)
+            if self.budget is not None and self._counted(name):
+                self.budget.spent += took
         if whole:
             known = self._stamps(name, wanted)
             lost = [key for key in wanted if known.get(key) != stamp(name, self.catalog, self.root, key)]
@@ -246,6 +286,29 @@ class _Driver:
         summary.seconds = time.perf_counter() - begun
         summary.computed = sum(1 for key in wanted if (key or name) not in summary.failed)
         return summary
+
+    def _leave(self, summary: AssetSummary, keys: Sequence[str | None]) -> None:
+        summary.left += len(keys)
+        self.unreached.setdefault(summary.name, set()).update(keys)
+
+    def _waits(self, name: str, key: str | None) -> bool:
+        """Whether the budget left a partition that this one reads by lineage."""
+        own = {key, *(key or "").split("|")}
+        parents = [parent.to_user_string() for parent in self.graph.get(dg.AssetKey(name)).parent_keys]
+        return any(own & self.unreached.get(parent, set()) for parent in parents)
+
+    def _counted(self, name: str) -> bool:
+        """Whether an asset wants the accelerator."""
+        return self.graph.get(dg.AssetKey(name)).assets_def.op.pool == ACCELERATOR["pool"]
+
+    def _budget_allows(self, expected: float) -> bool:
+        return self.budget is None or self.budget.allows(expected)
+
+    def _pieces(self, name: str, keys: list[str | None]) -> list[list[str | None]]:
+        """What is materialized at once: everything, or under a budget a few partitions at a time."""
+        if self.budget is None or not self._counted(name):
+            return [keys] if keys else []
+        return [keys[start : start + _PIECE] for start in range(0, len(keys), _PIECE)]
 
     def _declared(self, name: str) -> list[str | None]:
         """Partition keys that the catalog asks for; [None] for an unpartitioned asset."""

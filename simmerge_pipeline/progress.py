@@ -44,6 +44,20 @@ def progress_of(context: dg.AssetExecutionContext) -> Progress:
     return report
 
 
+def logged(context: dg.OpExecutionContext) -> Progress:
+    """As `progress_of`, to the log alone: for an op that itself listens to the steps of the runs it starts."""
+    last = time.monotonic()
+
+    def report(message: str, fraction: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _SECONDS_BETWEEN_LOG_LINES:
+            last = now
+            context.log.info(f"{fraction:4.0%} {message}")
+
+    return report
+
+
 def part(progress: Progress, done: int, of: int) -> Progress:
     """The progress of piece number `done` (from 0) of `of` equal pieces, as part of the whole."""
     return lambda message, fraction: progress(message, (done + min(max(fraction, 0.0), 1.0)) / max(of, 1))

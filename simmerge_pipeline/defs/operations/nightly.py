@@ -1,0 +1,72 @@
+"""A backfill each night, for those who do not let the automation use the accelerator whenever something is missing."""
+
+# No postponed annotations here: Dagster reads the types of `context` and `config` from the annotations themselves.
+
+import dagster as dg
+from pydantic import Field
+
+from simmerge_pipeline.asset_options import ACCELERATOR
+from simmerge_pipeline.materialize import Budget, materialize_all
+from simmerge_pipeline.progress import logged
+from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
+
+
+class BackfillConfig(dg.Config):
+    """What a backfill may spend."""
+
+    gpu_hours: float = Field(default=8.0, gt=0, description="hours of steps that want the accelerator, in all")
+
+
+@dg.op(tags=ACCELERATOR["op_tags"], pool=ACCELERATOR["pool"])
+def backfill_what_is_missing(
+    context: dg.OpExecutionContext,
+    config: BackfillConfig,
+    catalog: CatalogResource,
+    data: DataRootResource,
+    compute: ComputeResource,
+) -> None:
+    """Materialize what is missing or out of date, in the graph's order, until the budget is spent.
+
+    Every range of partitions is a run of its own, as if it had been launched by hand. A backfill that was killed loses
+    what it was at, nothing else.
+    """
+    budget = Budget(3600.0 * config.gpu_hours)
+    summary = materialize_all(
+        catalog=catalog.load().path,
+        data_root=data.root.root,
+        workers=compute.workers,
+        device=compute.device,
+        budget=budget,
+        progress=logged(context),
+        instance=context.instance,
+    )
+    computed, left = (sum(getattr(a, name) for a in summary.assets) for name in ("computed", "left"))
+    hours = f"{budget.spent / 3600:.2f} of {config.gpu_hours:g} hours"
+    context.log.info(f"{computed} partitions materialized, {left} left; {hours} spent.")
+    context.add_output_metadata(
+        {
+            "materialized": {a.name: a.computed for a in summary.assets if a.computed},
+            "left": {a.name: a.left for a in summary.assets if a.left},
+            "hours": budget.spent / 3600.0,
+        }
+    )
+    if not summary.ok:
+        raise dg.Failure(
+            " ".join(f"{place}: {text}" for place, text in list(summary.failed.items())[:8]), allow_retries=False
+        )
+
+
+@dg.job(description="Materialize what is missing or out of date, in the graph's order, within a budget of GPU hours.")
+def backfill() -> None:
+    """One op, which starts the runs."""
+    backfill_what_is_missing()
+
+
+nightly_backfill = dg.ScheduleDefinition(
+    name="nightly_backfill",
+    job=backfill,
+    cron_schedule="0 22 * * *",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Backfills what is missing at night. Switch the sensor `automation` off and this on where the "
+    "accelerator has other work by day; the job's config says how many GPU hours a night may take.",
+)
