@@ -11,6 +11,13 @@ import polars as pl
 _ROUNDING = 1e-9  # cosines may pass 1 by rounding
 
 
+_SEVERITY = {
+    # A pair or merge that is missing is made up for by another run; a value out of range is wrong.
+    "pairs_complete": dg.AssetCheckSeverity.WARN,
+    "labels_cover_actions": dg.AssetCheckSeverity.WARN,
+}
+
+
 class Verdicts:
     """Verdicts per check over the partitions of a run; a check passes when it passed for all of them."""
 
@@ -31,6 +38,7 @@ class Verdicts:
             dg.AssetCheckResult(
                 check_name=check,
                 passed=not problems,
+                severity=_SEVERITY.get(check, dg.AssetCheckSeverity.ERROR),
                 metadata={
                     "examined": self._examined[check],
                     **({"problems": dg.MetadataValue.json(problems)} if problems else {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from simmerge_pipeline.partitions import Cell, cell
 from simmerge_pipeline.progress import Progress, part, progress_of
 
 _DIMENSION_TAG = "dagster/partition/"
+_LONGEST_TAG = 500  # characters; a run over hundreds of checkpoints is found by its range
 
 
 class PartitionRun:
@@ -30,6 +32,20 @@ class PartitionRun:
         self.verdicts = Verdicts()
         self.failed: dict[str, Exception] = {}
         self._written: dict[str, Mapping[str, Any]] = {}
+        self._begun = time.monotonic()
+        self._tag_run()
+
+    def _tag_run(self) -> None:
+        """Let runs be found by checkpoint and task in the UI, also those over a range of partitions."""
+        named: dict[str, set[str]] = {}
+        for key in self.keys:
+            parts = dict(zip(("checkpoint", "task"), key.split("|"), strict=False)) if "|" in key else {}
+            for name, value in parts.items():
+                named.setdefault(name, set()).add(value)
+        tags = {f"simmerge/{name}": ",".join(sorted(values)) for name, values in named.items()}
+        tags = {name: value for name, value in tags.items() if len(value) <= _LONGEST_TAG}
+        if tags:
+            self.context.instance.add_run_tags(self.context.run.run_id, tags)
 
     @property
     def cells(self) -> list[Cell]:
@@ -92,6 +108,8 @@ class PartitionRun:
             Of the table as a whole, such as a picture; goes with the last partition written.
         """
         checks = self.verdicts.results()
+        share = (time.monotonic() - self._begun) / max(len(self._written) + len(self.failed), 1)
+        self._written = {key: {**own, "seconds": share} for key, own in self._written.items()}
         if self._written and metadata:
             # With the last one, which the asset's page shows: a picture per partition would fill the event log.
             last = list(self._written)[-1]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
 
 from simmerge_core.tables import TABLES
+from simmerge_pipeline.checks import Verdicts
 from simmerge_pipeline.definitions import defs
 from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, DAY, MERGE_REQUEST, TASK
 
@@ -86,3 +88,23 @@ def test_steps_that_run_models_take_turns_and_are_retried(loaded: dg.Definitions
         assert op.pool == "gpu"
         assert op.retry_policy is not None
         assert {"dagster-ray/config", "dagster-k8s/config"} <= op.tags.keys()
+
+
+def test_every_asset_leads_to_its_code(loaded: dg.Definitions) -> None:
+    graph = loaded.resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        (reference,) = graph.get(key).metadata["dagster/code_references"].code_references
+        assert f"def {key.to_user_string()}(" in Path(reference.file_path).read_text("utf-8")
+
+
+def test_a_selector_that_is_old_is_seen(loaded: dg.Definitions) -> None:
+    policy = loaded.resolve_asset_graph().get(dg.AssetKey("selector")).freshness_policy
+    assert policy is not None
+
+
+def test_what_another_run_makes_up_for_only_warns() -> None:
+    verdicts = Verdicts()
+    verdicts.add("pairs_complete", "a", ["b"])
+    verdicts.add("no_nan", "a", {"kl": 1})
+    severity = {result.check_name: result.severity for result in verdicts.results()}
+    assert severity == {"pairs_complete": dg.AssetCheckSeverity.WARN, "no_nan": dg.AssetCheckSeverity.ERROR}

@@ -161,3 +161,24 @@ def test_owned_others_agrees_with_what_is_on_disk(finished: tuple[World, Summary
     for checkpoint in ids:
         mine = {other for owner, other in held if owner == checkpoint}
         assert set(owned_others(checkpoint, present=ids, held=held, later=set())) == mine
+
+
+def test_columns_say_where_they_come_from_and_runs_what_they_were_about(finished: tuple[World, Summary]) -> None:
+    world, _ = finished
+    for asset, column, source in (
+        ("pairwise_features", "kl_ab_mean", ("functional_similarity", "mean")),
+        ("pairwise_features", "weight_cosine", ("weight_gram", "dot")),
+        ("merge_plans", "predicted_utility", ("pairwise_features", "weight_cosine")),
+        ("bandit_rounds", "reward", ("merge_outcomes", "utility")),
+    ):
+        events = [event.metadata for event in latest(world, asset).values()]
+        told = [m["dagster/column_lineage"] for m in events if "dagster/column_lineage" in m]
+        assert len(told) == 1  # one per run, not one per partition
+        deps = told[0].value.deps_by_column[column]
+        assert source in {(dep.asset_key.to_user_string(), dep.column_name) for dep in deps}
+        table = TABLES[source[0]]
+        assert all(dep.column_name in table.schema for dep in deps)
+    runs = world.instance.get_runs()
+    tagged = [run.tags for run in runs if "simmerge/checkpoint" in run.tags]
+    assert any(tags["simmerge/task"] == ",".join(sorted(world.catalog.task_ids)) for tags in tagged)
+    assert all(event.metadata["seconds"].value >= 0 for event in latest(world, "merge_labels").values())

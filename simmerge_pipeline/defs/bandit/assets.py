@@ -13,6 +13,7 @@ from simmerge_pipeline import checks
 from simmerge_pipeline.asset_options import AFTER_INPUTS, ONE_RUN, OWNERS, WHEN_INPUTS_CHANGE
 from simmerge_pipeline.bandits import learned_rounds, opened_bandit, ready_bandit, wanted_bandits
 from simmerge_pipeline.contents import fingerprints
+from simmerge_pipeline.lineage import lineage_metadata
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import MERGE_REQUEST
 from simmerge_pipeline.pictures import reward_picture
@@ -84,4 +85,4 @@ def bandit_rounds(context: dg.AssetExecutionContext, catalog: CatalogResource, d
             path = root.write(BANDIT_ROUNDS, rows, merge_request=id)
             stamp = stamped("bandit_rounds", declared, root, id)
             run.wrote(id, {**written_metadata(BANDIT_ROUNDS, rows, path), **stamp, **about})
-    yield from run.results()
+    yield from run.results(metadata=lineage_metadata(BANDIT_ROUNDS))

@@ -16,6 +16,7 @@ from simmerge_pipeline.asset_options import ACCELERATOR, AFTER_INPUTS, ONE_RUN, 
 from simmerge_pipeline.bandits import drawn, plans_by_bandit, ready_bandit
 from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.label_requests import kept_rows, scoring
+from simmerge_pipeline.lineage import lineage_metadata
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import MERGE_REQUEST
 from simmerge_pipeline.requests import (
@@ -72,7 +73,7 @@ def merge_plans(context: dg.AssetExecutionContext, catalog: CatalogResource, dat
             about = {"best plan": str(best_plan(ranked)), "policy": request.policy, **about}
             stamp = stamped("merge_plans", declared, root, id)
             run.wrote(id, {**written_metadata(MERGE_PLANS, ranked, path), **stamp, **about})
-    yield from run.results()
+    yield from run.results(metadata=lineage_metadata(MERGE_PLANS))
 
 
 @dg.asset(

@@ -2,6 +2,7 @@
 
 # No postponed annotations here: Dagster reads the types of `context` and `config` from the annotations themselves.
 
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -27,6 +28,8 @@ from simmerge_pipeline.training import deciding_metrics, item_sets, labelled_pai
     tags={"stage": "selection"},
     code_version="2",
     automation_condition=WHEN_INPUTS_CHANGE,
+    # A selector that nobody trains again while checkpoints arrive knows less and less of what it is asked.
+    freshness_policy=dg.FreshnessPolicy.time_window(warn_window=timedelta(days=7), fail_window=timedelta(days=30)),
 )
 def selector(
     context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource

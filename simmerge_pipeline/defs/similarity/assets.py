@@ -35,6 +35,7 @@ from simmerge_pipeline.contents import (
     with_pairs,
 )
 from simmerge_pipeline.judgements import judge_features, judge_functional, judge_pairs
+from simmerge_pipeline.lineage import lineage_metadata
 from simmerge_pipeline.ownership import owned_others
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, Cell
@@ -191,4 +192,5 @@ def pairwise_features(
             experts = set(recorded(root, task, prints)) - {base}
             judge_pairs(run.verdicts, keys, experts, held_features(root, task, prints))
         run.progress(f"features on {task}", (number + 1) / len(run.checkpoints_of))
-    yield from run.results(metadata=similarity_pictures(root.scan(PAIRWISE_FEATURES).collect()))
+    pictures = similarity_pictures(root.scan(PAIRWISE_FEATURES).collect())
+    yield from run.results(metadata={**pictures, **lineage_metadata(PAIRWISE_FEATURES)})
