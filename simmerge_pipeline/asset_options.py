@@ -30,6 +30,14 @@ WHEN_INPUTS_CHANGE = AC.eager().without(~AC.any_deps_missing()) & _ANYTHING.igno
 
 Nobody has to label beyond the design."""
 
+WHEN_INPUTS_CHANGE_OR_MISSING = (AC.eager().without(~AC.any_deps_missing()) | MISSING) & _ANYTHING.ignore(
+    dg.AssetSelection.assets("active_labels")
+)
+"""As `WHEN_INPUTS_CHANGE`, also for an asset that a data root from before it lacks: `eager` leaves those out."""
+
+WHEN_INPUTS_EXIST_BUT_BANDIT = MISSING & ~AC.any_deps_missing().ignore(dg.AssetSelection.assets("bandit"))
+"""Requests under the selector need no bandit, and those under a bandit start it."""
+
 WHEN_RESULTS_CHANGE = AC.eager().without(~AC.any_deps_missing()) & _ANYTHING.ignore(
     dg.AssetSelection.assets("plan_labels", "merge_outcomes")
 )

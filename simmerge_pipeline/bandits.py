@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -11,14 +14,16 @@ import polars as pl
 from simmerge_core.analysis.scores import counted_metrics, task_scores
 from simmerge_core.catalog import Catalog, MergeRequest
 from simmerge_core.errors import BanditError
+from simmerge_core.labels.pairs import DESIGN_SCHEMA
 from simmerge_core.plans import Plan
-from simmerge_core.tables import BANDIT_ROUNDS, DataRoot
+from simmerge_core.tables import ACTIVE_LABELS, BANDIT_ROUNDS, DataRoot
 from simmerge_pipeline.progress import Progress
 from simmerge_pipeline.training import deciding_metrics, item_sets, labelled_pairs
 
 if TYPE_CHECKING:
     from simmerge_core.bandit import OnlineBandit
     from simmerge_core.planning import Target
+    from simmerge_core.selector import TrainingRows
 
 
 def wanted_bandits(catalog: Catalog) -> dict[str, tuple[str, str]]:
@@ -34,27 +39,44 @@ def ready_bandit(
 ) -> tuple[OnlineBandit, list[str]]:
     """The bandit of an action set and policy, with what the catalog now declares, and what that changed in words.
 
-    Where there is none it is started, on the labels that are there: on all item sets, since a round's reward is the
-    mean over all of them, too.
+    Where there is none it is started, on the labels that are there.
     """
     from simmerge_core.bandit import OnlineBandit, bandit_folder, bandit_name, warm_start
-    from simmerge_core.selector import training_rows
 
     folder = bandit_folder(root, bandit_name(actions, policy))
     if (folder / "warm").is_dir():
         online = OnlineBandit.open(folder)
     else:
-        features, labels = labelled_pairs(root, prints)
-        rows = training_rows(
-            features,
-            labels,
-            actions=catalog.actions(actions),
-            metric=deciding_metrics(catalog),
-            item_set=item_sets(catalog),
+        rows = _warm_rows(catalog, root, prints, actions)
+        online = OnlineBandit.start(
+            folder, warm_start(rows, policy=policy, progress=progress, **catalog.bandit.model_dump())
         )
-        warm = warm_start(rows, policy=policy, progress=progress, **catalog.bandit.model_dump())
-        online = OnlineBandit.start(folder, warm)
     return online, online.follow_catalog([str(a) for a in catalog.actions(actions)], catalog.task_ids)
+
+
+def drop_unused(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], actions: str, policy: str) -> None:
+    """Remove a bandit that has chosen nothing and was started on other labels: the next start is on those of today."""
+    from simmerge_core.bandit import OnlineBandit, bandit_folder, bandit_name
+
+    folder = bandit_folder(root, bandit_name(actions, policy))
+    if not (folder / "warm").is_dir():
+        return
+    online = OnlineBandit.open(folder)
+    known = _warm_rows(catalog, root, prints, actions).of_split("train", "validation")
+    if online.durable.rounds().is_empty() and online.encoder.training_fingerprint != known.fingerprint:
+        # Under another name first: whoever is about to choose finds no log to write to, and tries again.
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _warm_rows(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], actions: str) -> TrainingRows:
+    """Labels on all item sets, since a round's reward is the mean over all of them, too."""
+    from simmerge_core.selector import training_rows
+
+    features, labels = labelled_pairs(root, prints)
+    metric, sets = deciding_metrics(catalog), item_sets(catalog)
+    return training_rows(features, labels, actions=catalog.actions(actions), metric=metric, item_set=sets)
 
 
 def opened_bandit(root: DataRoot, request: MergeRequest) -> OnlineBandit:
@@ -64,18 +86,36 @@ def opened_bandit(root: DataRoot, request: MergeRequest) -> OnlineBandit:
     return OnlineBandit.open(bandit_folder(root, bandit_name(request.actions, request.policy)))
 
 
+def day_so_far(root: DataRoot, day: str) -> pl.DataFrame:
+    """Rows of `active_labels` that a day already has."""
+    there = root.exists(ACTIVE_LABELS, day=day)
+    return root.read(ACTIVE_LABELS, day=day).drop("day") if there else ACTIVE_LABELS.empty()
+
+
+def merges_of(rows: pl.DataFrame) -> int:
+    """Merges behind rows of `active_labels`: one serves all its tasks."""
+    return rows.select("a", "b", "action").n_unique() if rows.height else 0
+
+
+def not_over(day: str) -> bool:
+    """Whether a day may still spend: today or yesterday, UTC, since a night's run may begin after midnight."""
+    return date.fromisoformat(day) >= datetime.now(UTC).date() - timedelta(days=1)
+
+
 def pairs_worth_labelling(
-    catalog: Catalog, root: DataRoot, prints: Mapping[str, str], actions: Sequence[str], *, day: str
+    catalog: Catalog, root: DataRoot, prints: Mapping[str, str], actions: Sequence[str], *, budget: int
 ) -> tuple[pl.DataFrame, list[str]]:
     """Pairs for a day's budget, rows as `labels.design` gives them, and each with its information and cost in words.
 
-    What is known of the actions is a warm start on the labels of the design and of all other days.
+    What is known of the actions is a warm start on the labels that are there.
     """
     from simmerge_core.bandit.labelling import informative_pairs, unlabelled
     from simmerge_core.bandit.warming import DEFAULTS, warm_start
     from simmerge_core.selector import training_rows
 
-    features, labels = labelled_pairs(root, prints, without_day=day)
+    if budget < 1:
+        return pl.DataFrame(schema=DESIGN_SCHEMA), []
+    features, labels = labelled_pairs(root, prints)
     rows = training_rows(
         features, labels, actions=actions, metric=deciding_metrics(catalog), item_set=item_sets(catalog)
     )
@@ -87,9 +127,17 @@ def pairs_worth_labelling(
         unlabelled(catalog, features, labels, actions),
         known.encoder,
         known.bandit.posterior,
-        budget=catalog.labels.daily_merges,
+        budget=budget,
+        label_weight=float(given["label_weight"]),
     )
     return pairs, [f"{pick.group}: {pick.gain:.2f} nats for {pick.cost:.0f} merges" for pick in picks]
+
+
+def asked_of(request: MergeRequest, target: Target) -> dict[str, Any]:
+    """What a request's rounds depend on; how it is written, and how many plans it lists, does not matter."""
+    pool = "all" if request.checkpoints == "all" else sorted(request.checkpoints)
+    weights = dict(zip(target.tasks, target.weights, strict=True))
+    return {"checkpoints": pool, "k": request.k, "target": weights, "actions": request.actions}
 
 
 def plans_by_bandit(
@@ -110,8 +158,7 @@ def plans_by_bandit(
 
     model = online.model
     ranked = search(model, features, pool, target, k=request.k, top=request.top, progress=progress)
-    asked = request.model_dump(mode="json")
-    order = online.begin(request.id, asked, ranked.row(0, named=True)["order"])
+    order = online.begin(request.id, asked_of(request, target), ranked.row(0, named=True)["order"])
     plan = online.choose_plan(request.id, features, target, order)
     table = pair_table(features, checkpoints=order, tasks=target.tasks, feature_names=model.feature_names)
     steps = expected(online.encoder, online.durable.state, table, target, plan)
@@ -144,7 +191,6 @@ def learned_rounds(
     request: MergeRequest,
     plan: Plan,
     outcomes: pl.DataFrame,
-    features: pl.DataFrame,
 ) -> pl.DataFrame:
     """Tell a bandit what its plan's steps were worth; rows of table `bandit_rounds`.
 
@@ -156,7 +202,7 @@ def learned_rounds(
     from simmerge_core.planning import target_of
 
     target = target_of(request.targets, combine=request.how, weights=request.weights)
-    if online.choose_plan(request.id, features, target, plan.checkpoints) != plan:
+    if online.drawn_plan(request.id, catalog.domains, target, plan.checkpoints) != plan:
         raise BanditError(
             f"The plan of merge request {request.id!r} is not the one that bandit {online.name} drew: materialize "
             "merge_plans, merged_checkpoints and merge_outcomes of this request again."

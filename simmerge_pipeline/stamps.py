@@ -19,6 +19,7 @@ from simmerge_core.probes import is_cached
 from simmerge_core.selector import SELECTOR_FORMAT
 from simmerge_core.tables import (
     ACTIVE_LABELS,
+    BANDIT_ROUNDS,
     FUNCTIONAL_SIMILARITY,
     MERGE_LABELS,
     MERGE_PLANS,
@@ -174,7 +175,8 @@ def _outcomes(catalog: Catalog, root: DataRoot, key: str) -> Any:
 
 
 def _report(catalog: Catalog, root: DataRoot, key: str) -> Any:
-    return [_trained(catalog, root), _table_files(root, *TABLES)]
+    read = [name for name in TABLES if name not in (BANDIT_ROUNDS.name, ACTIVE_LABELS.name)]
+    return [_trained(catalog, root), _table_files(root, *read)]
 
 
 _INPUTS: Mapping[str, Callable[[Catalog, DataRoot, str], Any]] = {

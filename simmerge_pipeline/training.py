@@ -22,17 +22,10 @@ def item_sets(catalog: Catalog) -> list[str]:
     return sorted(set.intersection(*sets))[:2]
 
 
-def labelled_pairs(
-    root: DataRoot, prints: Mapping[str, str], *, without_day: str | None = None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def labelled_pairs(root: DataRoot, prints: Mapping[str, str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Features and labels, of the design and of active labelling, from the present content of both checkpoints."""
     features, labels = root.scan(PAIRWISE_FEATURES).collect(), root.scan(MERGE_LABELS).collect()
-    beyond = (
-        root.scan(ACTIVE_LABELS)
-        .filter(pl.col("day") != (without_day or ""))
-        .collect()
-        .with_columns(checkpoint=pl.col("a"))
-    )
+    beyond = root.scan(ACTIVE_LABELS).collect().with_columns(checkpoint=pl.col("a"))
     labels = pl.concat([labels, beyond.select(labels.columns)])
     for side in ("a", "b"):
         features = of_present(features, side, f"{side}_fingerprint", prints)

@@ -145,7 +145,10 @@ def judge(
     ]
     print_table(columns, rows)
     first = estimates[0]
-    note(f"{first.rounds} rounds of {first.groups} merge requests; dr is unbiased whatever the reward model is.")
+    note(
+        f"{first.rounds} rounds of {first.groups} merge requests, each step judged by its own reward with the steps "
+        "before it as they were logged; dr is unbiased for that whatever the reward model is."
+    )
     if any(e.unsupported for e in estimates):
         note(
             f"Only {first.support:.0%} of the policy's choices could have been logged: what the others would earn is "

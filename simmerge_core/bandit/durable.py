@@ -212,6 +212,10 @@ class DurableBandit:
         while not self._move(self._read(), "add_task", task=_named(task)):
             pass
 
+    def round(self, round_id: str) -> Round | None:
+        """A round as it stands, or None if it was never chosen."""
+        return self._read().by_id.get(round_id)
+
     def pending(self) -> list[Round]:
         """Rounds that were chosen and have no reward yet, in order."""
         return self._read().pending

@@ -31,6 +31,9 @@ def judge(
 ) -> tuple[Estimate, ...]:
     """What a policy would have earned on the logged rounds, by every estimator of `off_policy`.
 
+    A round is one step of a plan, judged by the reward of that step: checkpoints, order and the steps before it are as
+    they were logged. What a policy would have made of a whole plan, had it chosen every step, is another question.
+
     The policy is as it was before the first round: warm-started, with the arms and tasks that joined since, and it
     learns nothing. Its posterior is the reward model of the doubly robust estimators, which no logged round has
     touched. Steps of one merge request count as one observation for the intervals.

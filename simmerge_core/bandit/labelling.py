@@ -32,26 +32,44 @@ def unlabelled(
     """
     domains, tasks = catalog.domains, set(catalog.task_ids)
     shares, salt = shares_of(catalog), catalog.labels.salt
-    known: dict[tuple[str, str], set[tuple[str, str]]] = {}
-    for a, b, task, action in labels.select("a", "b", "task", "action").unique().iter_rows():
-        parsed = parse_action(action)
-        low, seen = ((a, b), parsed) if a < b else ((b, a), parsed.mirrored())
-        known.setdefault(low, set()).add((task, str(seen)))
-    on_task: dict[tuple[str, str], set[str]] = {}
-    for a, b, task in features.filter(pl.col("a") < pl.col("b")).select("a", "b", "task").unique().iter_rows():
-        on_task.setdefault((a, b), set()).add(task)
-    found = {}
-    for (a, b), computed in sorted(on_task.items()):
-        own = {domains.get(a), domains.get(b)} & tasks
-        if domains.get(a) == domains.get(b) or not own or not own <= computed:
-            continue
-        if split_of(a, b, shares=shares, salt=salt) == "test":
-            continue
-        labelled = known.get((a, b), set())
-        missing = sum(any((task, action) not in labelled for task in own) for action in map(str, actions))
-        if missing:
-            found[a, b] = missing
-    return found
+    wanted = pl.DataFrame({"seen": [str(parse_action(action)) for action in actions]})
+    texts = labels["action"].unique().to_list()
+    straight = {text: str(parse_action(text)) for text in texts}
+    mirrored = {text: str(parse_action(text).mirrored()) for text in texts}
+    low, high = pl.min_horizontal("a", "b").alias("low"), pl.max_horizontal("a", "b").alias("high")
+    seen = (
+        pl.when(pl.col("a") < pl.col("b"))
+        .then(pl.col("action").replace_strict(straight, return_dtype=pl.String))
+        .otherwise(pl.col("action").replace_strict(mirrored, return_dtype=pl.String))
+    )
+    known = labels.select(low, high, "task", seen.alias("seen")).unique()
+    domain = pl.DataFrame(
+        {"id": list(domains), "domain": list(domains.values())}, schema=dict.fromkeys(("id", "domain"), pl.String)
+    )
+    computed = features.filter(pl.col("a") < pl.col("b")).select(
+        pl.col("a").alias("low"), pl.col("b").alias("high"), "task"
+    )
+    pairs = (
+        computed.unique()
+        .join(domain.rename({"id": "low", "domain": "low_domain"}), on="low")
+        .join(domain.rename({"id": "high", "domain": "high_domain"}), on="high")
+        .filter(pl.col("low_domain") != pl.col("high_domain"))
+        .filter((pl.col("task") == pl.col("low_domain")) | (pl.col("task") == pl.col("high_domain")))
+    )
+    # A pair needs features on all of its own tasks that the catalog has.
+    own = pl.sum_horizontal(pl.col(side).is_in(list(tasks)) for side in ("low_domain", "high_domain"))
+    pairs = pairs.filter(pl.len().over("low", "high") == own)
+    missing = (
+        pairs.select("low", "high", "task")
+        .join(wanted, how="cross")
+        .join(known, on=["low", "high", "task", "seen"], how="anti")
+        .group_by("low", "high")
+        .agg(pl.col("seen").n_unique().alias("merges"))
+        .sort("low", "high")
+    )
+    return {
+        (a, b): merges for a, b, merges in missing.iter_rows() if split_of(a, b, shares=shares, salt=salt) != "test"
+    }
 
 
 def informative_pairs(
@@ -62,6 +80,7 @@ def informative_pairs(
     posterior: Posterior,
     *,
     budget: int,
+    label_weight: float = 1.0,
     criterion: Criterion = "information",
 ) -> tuple[pl.DataFrame, list[Pick]]:
     """The pairs to label for a budget of merges: rows as `labels.design` gives them, and what each pick tells.
@@ -72,6 +91,8 @@ def informative_pairs(
         As `unlabelled` returns them.
     posterior
         What is known of each action so far, over the encoder's coordinates.
+    label_weight
+        What a label counts in that posterior.
     """
     pairs = list(candidates)
     domains, tasks = catalog.domains, set(catalog.task_ids)
@@ -87,7 +108,7 @@ def informative_pairs(
     for number, key in enumerate(wanted.select("low", "high").iter_rows()):
         rows.setdefault(key, []).append(number)
     groups = [Group(f"{a}+{b}", z[np.array(at)], float(candidates[a, b])) for (a, b), at in rows.items()]
-    picks = most_informative(groups, posterior, budget=budget, criterion=criterion)
+    picks = most_informative(groups, posterior, budget=budget, criterion=criterion, weight=label_weight)
     names = {f"{a}+{b}": (a, b) for a, b in rows}
     shares, salt = shares_of(catalog), catalog.labels.salt
     chosen = [

@@ -129,7 +129,8 @@ class Estimate:
     rounds, groups
         How many rounds, and how many groups of them the interval takes for independent.
     support
-        Share of the target's probability on arms that could have been logged. Where the log holds the chosen arm's
+        Share of the target's probability on arms that could have been logged: whose probability there was at least one
+        in the number of rounds, since rarer ones are hardly ever among them. Where the log holds the chosen arm's
         propensity alone this is the most that it can be: only rounds of propensity 1 say what was never chosen.
     unsupported
         True where that lies below `LEAST_SUPPORT` and the estimator relies on logged rewards: its bias is then of the
@@ -226,7 +227,7 @@ def support_of(rounds: LoggedRounds, target: np.ndarray) -> float:
                 f"The target has probabilities of {target.shape[1]} arms, and the log of {rounds.logging.shape[1]}: "
                 "give both over the same arms."
             )
-        return float((target * (rounds.logging > 0.0)).sum(axis=1).mean())
+        return float((target * (rounds.logging >= 1.0 / len(rounds))).sum(axis=1).mean())
     chosen = target[np.arange(len(rounds)), rounds.arms]
     return float(np.where(rounds.propensities >= 1.0 - _SURE, chosen, 1.0).mean())
 

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from simmerge_core.bandit.context import Context
 from simmerge_core.bandit.durable import DurableBandit
 from simmerge_core.bandit.encoder import Encoder
 from simmerge_core.bandit.model import BanditModel
+from simmerge_core.bandit.policies import LinearBandit
 from simmerge_core.bandit.replaying import Round
-from simmerge_core.bandit.steps import choose_plan
+from simmerge_core.bandit.steps import choose_plan, is_turned
 from simmerge_core.bandit.warming import WarmStart
 from simmerge_core.errors import BanditError
 from simmerge_core.files import write_json, write_json_once
@@ -33,7 +34,7 @@ from simmerge_core.planning.target import Target
 from simmerge_core.plans import Plan
 from simmerge_core.tables import DataRoot
 
-_ENCODER, _TUNING, _REQUESTS, _WARM = "encoder", "tuning.json", "requests", "warm"
+_ENCODERS, _TUNING, _REQUESTS, _WARM = "encoders", "tuning.json", "requests", "warm"
 
 
 def bandit_name(actions: str, policy: str) -> str:
@@ -67,18 +68,20 @@ class OnlineBandit:
 
     @classmethod
     def start(cls, folder: Path, warm: WarmStart) -> OnlineBandit:
-        """Put a warm start on disk; one that was killed on the way is started again.
+        """Put a warm start on disk, and give the bandit that is there then.
 
-        Raises
-        ------
-        BanditError
-            If a bandit with another beginning lies there.
+        Of several starts at once one counts: encoders lie under their own keys, and which is the bandit's is in the
+        warm state, which appears whole and once. A start that was killed on the way is made again.
         """
         folder = Path(folder)
         if not (folder / _WARM).is_dir():
-            warm.encoder.save(folder / _ENCODER)
-            write_json(folder / _TUNING, warm.tuning.as_json() if warm.tuning is not None else {})
-        DurableBandit.create(folder, warm.bandit)
+            place = warm.encoder.save(_encoder_folder(folder, warm.encoder.key))
+            write_json(place / _TUNING, warm.tuning.as_json() if warm.tuning is not None else {})
+            try:
+                DurableBandit.create(folder, warm.bandit)
+            except BanditError:
+                if not (folder / _WARM).is_dir():  # else another start was first
+                    raise
         return cls.open(folder)
 
     @classmethod
@@ -96,9 +99,11 @@ class OnlineBandit:
                 f"There is no bandit in {folder}: materialize the asset bandit, which starts one for each policy and "
                 "action set that a merge request names."
             )
-        encoder, durable = Encoder.load(folder / _ENCODER), DurableBandit.open(folder)
+        durable = DurableBandit.open(folder)
+        place = _encoder_folder(folder, durable.source)
+        encoder = Encoder.load(place)
         if durable.source != encoder.key:
-            raise BanditError(f"The encoder in {folder} is not the one that the bandit was started with: restore it.")
+            raise BanditError(f"The encoder in {place} is not the one that the bandit was started with: restore it.")
         return cls(folder, encoder, durable)
 
     @property
@@ -114,7 +119,7 @@ class OnlineBandit:
     @property
     def tuning(self) -> dict[str, Any]:
         """What `tuning.json` says; empty where everything was given."""
-        path = self.folder / _TUNING
+        path = _encoder_folder(self.folder, self.encoder.key) / _TUNING
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
     def summary(self) -> dict[str, Any]:
@@ -147,14 +152,16 @@ class OnlineBandit:
         posterior mean of an arm that was there then, minus it. What other arms would have brought is not known.
         """
         state, rounds = self.durable.state, self.durable.rounds().drop_nulls("reward")
-        expected, lost = [], []
-        for z, tasks, weights, arm, arms in rounds.select("z", "tasks", "task_weights", "arm", "arms").iter_rows():
-            mean, _ = state.predict(Context(np.array(z), self.encoder.key, tuple(zip(tasks, weights, strict=True))))
-            expected.append(float(mean[state.number(arm)]))
-            lost.append(float(max(mean[state.number(a)] for a in arms)) - expected[-1])
-        return rounds.with_columns(
-            expected=pl.Series(expected, dtype=pl.Float64), estimated_regret=pl.Series(lost, dtype=pl.Float64)
-        )
+        if rounds.is_empty():
+            none = pl.lit(None, pl.Float64)
+            return rounds.with_columns(expected=none, estimated_regret=none)
+        # einsum's order of summation does not depend on the number of threads. Levels are shared, so they cancel.
+        mean = np.einsum("nd,kd->nk", np.array(rounds["z"].to_list()), state.posterior.mean)
+        chosen = np.array([state.arms.index(arm) for arm in rounds["arm"]])
+        there = np.array([len(arms) for arms in rounds["arms"]])[:, None] > np.arange(len(state.arms))  # arms only join
+        expected = mean[np.arange(len(chosen)), chosen]
+        lost = np.where(there, mean, -np.inf).max(axis=1) - expected
+        return rounds.with_columns(expected=pl.Series(expected), estimated_regret=pl.Series(lost))
 
     def follow_catalog(self, actions: Sequence[str], tasks: Collection[str]) -> list[str]:
         """Let operators and tasks join that the catalog now has, and retire operators that it no longer has.
@@ -167,16 +174,35 @@ class OnlineBandit:
         wanted = [str(parse_action(action)) for action in actions]
         for action in wanted:
             if action not in state.active:
-                self.durable.add_arm(action)
+                self._moved(self.durable.add_arm, action, among=lambda now: now.active)
                 told.append(f"arm {action} joined")
         for action in state.active:
             if action not in wanted:
-                self.durable.retire_arm(action)
+                self._moved(self.durable.retire_arm, action, among=lambda now: now.retired)
                 told.append(f"arm {action} retired")
         for task in tasks:
             if task not in self.encoder.tasks and task not in state.tasks:
-                self.durable.add_task(task)
+                self._moved(self.durable.add_task, task, among=lambda now: now.tasks)
                 told.append(f"task {task} joined")
+        return told
+
+    def _moved(
+        self, move: Callable[[str], None], name: str, *, among: Callable[[LinearBandit], Collection[str]]
+    ) -> None:
+        """Make a change, after which `name` is among others, unless another process was first with the same catalog."""
+        try:
+            move(name)
+        except BanditError:
+            if name not in among(self.durable.state):
+                raise
+
+    def differs_from(self, settings: Mapping[str, Any]) -> list[str]:
+        """Settings of the catalog (`bandit`) that this bandit was not started with, in words; null ones are any."""
+        state, told = self.durable.state, []
+        for name in ("exploration", "regularisation", "mixing", "reward_range", "seed"):
+            asked, has = settings.get(name), getattr(state, name)
+            if asked is not None and asked != has:
+                told.append(f"bandit.{name} is {asked} in the catalog, and {self.name} was started with {has}")
         return told
 
     def begin(self, request: str, asked: Mapping[str, Any], order: Sequence[str]) -> tuple[str, ...]:
@@ -205,10 +231,6 @@ class OnlineBandit:
             )
         return tuple(begun["order"])
 
-    def begun(self, request: str) -> bool:
-        """Whether a request's order is fixed."""
-        return self._request(request).is_file()
-
     def _request(self, request: str) -> Path:
         return self.folder / _REQUESTS / f"{validate_id('merge request', request)}.json"
 
@@ -223,16 +245,56 @@ class OnlineBandit:
         table = pair_table(features, checkpoints=order, tasks=target.tasks, feature_names=self.encoder.feature_names)
 
         def choose(context: Context, step: int) -> str:
-            return self.durable.choose(round_of(request, step), context, request=request, step=step).arm
+            # What was drawn stands, even if features computed again differ in their last digits.
+            known = self.durable.round(round_of(request, step))
+            if known is None:
+                known = self.durable.choose(round_of(request, step), context, request=request, step=step)
+            return known.arm
 
         return choose_plan(choose, self.encoder, table, target, order)
 
+    def drawn_plan(self, request: str, domains: Mapping[str, str], target: Target, order: Sequence[str]) -> Plan | None:
+        """The plan that was drawn for a request along an order, from the log alone; None if a step was not drawn."""
+        actions = []
+        for step in range(1, len(order)):
+            known = self.durable.round(round_of(request, step))
+            if known is None:
+                return None
+            arm = parse_action(known.arm)
+            actions.append(arm.mirrored() if is_turned(domains, target, order[: step + 1]) else arm)
+        return Plan(tuple(order), tuple(actions))
+
     def learn(self, request: str, rewards: Sequence[tuple[float, str]]) -> list[Round]:
-        """Learn the reward of each step of a request's plan, with the key of the evaluation that it is from."""
+        """Learn the reward of each step of a request's plan, with the key of the evaluation that it is from.
+
+        A step that has learned keeps its reward, whatever is said now: a round counts once.
+
+        Raises
+        ------
+        BanditError
+            If a step was never drawn or a reward is out of range, and then nothing of the plan has been learned.
+        """
+        state, found = self.durable.state, []
+        for step, (reward, _) in enumerate(rewards, start=1):
+            known = self.durable.round(round_of(request, step))
+            if known is None:
+                raise BanditError(
+                    f"Step {step} of merge request {request!r} was never drawn by bandit {self.name}: materialize "
+                    "merge_plans of this request first."
+                )
+            if known.learned_sequence is None:
+                state.checked_reward(known.arm, reward)
+            found.append(known)
         return [
-            self.durable.learn(round_of(request, step), reward, evaluation_key=key)
-            for step, (reward, key) in enumerate(rewards, start=1)
+            known
+            if known.learned_sequence is not None
+            else self.durable.learn(known.round_id, reward, evaluation_key=key)
+            for known, (reward, key) in zip(found, rewards, strict=True)
         ]
+
+
+def _encoder_folder(folder: Path, key: str) -> Path:
+    return folder / _ENCODERS / key[:32]
 
 
 def round_of(request: str, step: int) -> str:

@@ -22,6 +22,10 @@ _TIE = 1e-12
 _LARGEST = 1e50  # fourth powers of coordinates are formed, and may not overflow
 
 
+TRIALS, TRIAL_SHARE = 10, 0.2
+"""Rewards that an arm which joins is to have before it is chosen like the others, and the share of rounds till then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One decision.
@@ -104,6 +108,7 @@ class LinearBandit:
         self.arms: list[str] = names
         self.retired: set[str] = set()
         self.levels: dict[str, TaskLevel] = {}
+        self.trials: dict[str, int] = {}
         self.exploration, self.regularisation = float(exploration), float(regularisation)
         self.seed, self.mixing, self.source = int(seed), float(mixing), source
         self.reward_range = (float(reward_range[0]), float(reward_range[1]))
@@ -121,6 +126,11 @@ class LinearBandit:
     def tasks(self) -> tuple[str, ...]:
         """Tasks that joined, in order."""
         return tuple(self.levels)
+
+    @property
+    def on_trial(self) -> tuple[str, ...]:
+        """Arms that joined and have not been tried `TRIALS` times: together they have `TRIAL_SHARE` of the rounds."""
+        return tuple(arm for arm in self.trials if arm not in self.retired)
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -191,6 +201,9 @@ class LinearBandit:
         open_arms = np.flatnonzero(self._open())
         if share < self.mixing:
             return int(open_arms[int(place * len(open_arms))])
+        trial = [self.arms.index(arm) for arm in self.on_trial]
+        if trial and share < self.mixing + (1.0 - self.mixing) * TRIAL_SHARE:
+            return trial[int(place * len(trial))]
         return int(open_arms[self._pick(mean[open_arms], deviation[open_arms], numbers, open_arms)])
 
     def update(self, context: Context | np.ndarray, arm: str, reward: float) -> None:
@@ -212,6 +225,10 @@ class LinearBandit:
             for task, weight in joined:
                 self.levels[task] = self.levels[task].learned(surprise, weight)
         self.posterior.update(number, context.z, value - level_of(self.levels, joined))
+        if arm in self.trials:
+            self.trials[arm] -= 1
+            if not self.trials[arm]:
+                del self.trials[arm]
 
     def number(self, arm: str) -> int:
         """Position of an arm.
@@ -245,7 +262,8 @@ class LinearBandit:
         """A new arm, or a retired one again.
 
         Its prior mean is the mean over the arms there are, so that it begins at the level of rewards that they have
-        shown; its deviation is the prior's, so that it is tried.
+        shown. A bandit that was tuned to trust its labels would hardly ever draw an arm that has none, so a new one is
+        on trial first: a fixed share of rounds goes to it until it has been rewarded often enough to speak for itself.
         """
         if arm in self.arms:
             if arm not in self.retired:
@@ -255,6 +273,7 @@ class LinearBandit:
         mean = self.posterior.mean.mean(axis=0)
         self.posterior = self.posterior.with_arm(regularisation=self.regularisation, mean=mean)
         self.arms.append(arm)
+        self.trials[arm] = TRIALS
 
     def retire_arm(self, arm: str) -> None:
         """Never choose an arm again; what it has learned is kept.
@@ -297,6 +316,7 @@ class LinearBandit:
             posterior=self.posterior.copy(),
         )
         other.retired, other.levels, other.selected = set(self.retired), dict(self.levels), self.selected
+        other.trials = dict(self.trials)
         return other
 
     @property
@@ -328,7 +348,12 @@ class LinearBandit:
     def _mixed(self, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
         open_arms = self._open()
         out = np.zeros(len(self.arms))
-        out[open_arms] = (1.0 - self.mixing) * self._share(mean[open_arms], deviation[open_arms])
+        trial = [self.arms.index(arm) for arm in self.on_trial]
+        out[open_arms] = self._share(mean[open_arms], deviation[open_arms])
+        if trial:
+            out *= 1.0 - TRIAL_SHARE
+            out[trial] += TRIAL_SHARE / len(trial)
+        out *= 1.0 - self.mixing
         out[open_arms] += self.mixing / open_arms.sum()
         return out
 

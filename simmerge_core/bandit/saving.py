@@ -29,6 +29,7 @@ def settings_of(bandit: LinearBandit) -> dict[str, Any]:
         "kind": bandit.kind,
         "arms": list(bandit.arms),
         "retired": sorted(bandit.retired),
+        "trials": [[arm, left] for arm, left in bandit.trials.items()],
         "levels": [[task, level.mean, level.weight] for task, level in bandit.levels.items()],
         "exploration": bandit.exploration,
         "regularisation": bandit.regularisation,
@@ -100,6 +101,7 @@ def load_bandit(folder: Path) -> LinearBandit:
             posterior=Posterior(*(np.array(tensors[name]) for name in _ARRAYS)),
         )
         bandit.retired = set(described["retired"])
+        bandit.trials = dict(described["trials"])
         bandit.levels = {task: TaskLevel(mean, weight) for task, mean, weight in described["levels"]}
         bandit.selected = described["selected"]
         whole = state_key(bandit) == described["key"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,15 +64,14 @@ def step_blocks(
         Alpha of each step so far.
     """
     *merged, added = (table.index(c) for c in order)
+    turned = is_turned(dict(zip(table.checkpoints, table.domains, strict=True)), target, order)
     weights = np.ones((1, 1))
     for alpha in alphas:
         weights = mixture_weights(weights, alpha)
-    single = len(target.tasks) == 1
-    blocks, turned = [], False
+    blocks = []
     for task in target.tasks:
         left = any(table.domains[m] == task for m in merged)
         right = table.domains[added] == task
-        turned = single and right and not left
         x = propagate(
             table.x[table.tasks.index(task)],
             np.array([merged]),
@@ -84,6 +83,14 @@ def step_blocks(
         sides = (right, left) if turned else (left, right)
         blocks.append(FeatureBlock(x, np.array([task]), *(np.array([side]) for side in sides)))
     return blocks, turned
+
+
+def is_turned(domains: Mapping[str, str], target: Target, order: Sequence[str]) -> bool:
+    """Whether the last step of an order is seen from the added checkpoint: it alone is the single task's expert."""
+    if len(target.tasks) > 1:
+        return False
+    *merged, added = (domains[c] == target.tasks[0] for c in order)
+    return added and not any(merged)
 
 
 def plan_step(

@@ -168,7 +168,9 @@ class BanditSettings(_Entry):
     label_weight: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="what a logged label counts against the reward of a round"
     )
-    mixing: float = Field(default=0.0, ge=0, le=1, description="share of rounds that choose uniformly")
+    mixing: float = Field(
+        default=0.05, ge=0, le=1, description="share of rounds that choose uniformly, so that others can be judged"
+    )
     reward_range: tuple[float, float] = Field(default=(0.0, 1.0), description="least and greatest utility")
     seed: int = 0
 

@@ -218,6 +218,7 @@ def _figures(
                 "per_merge": interval(weighted_mean(lost[p]), weights).as_dict(),
                 "of_uniform": interval(ratio_of_means(lost[p], lost["uniform"]), weights).as_dict(),
                 "of_frozen": interval(ratio_of_means(lost[p], lost["frozen"]), weights).as_dict(),
+                "above_start": interval(weighted_mean(lost[p] - lost["not_updated"]), weights).as_dict(),
                 "last_quarter": float(regret[i, :, -(len(stream.merges) // 4) :].mean()),
             }
             for i, p in enumerate(POLICIES)

@@ -13,6 +13,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from simmerge_core.bandit import POLICIES, Choice, Context, LinearBandit, LinTS, LinUCB, Posterior, UniformBandit
+from simmerge_core.bandit.policies import TRIAL_SHARE, TRIALS
 from simmerge_core.errors import BanditError
 
 D = 5
@@ -633,3 +634,37 @@ def test_one_policy_is_not_loaded_as_another(tmp_path: Path) -> None:
     with pytest.raises(BanditError, match="is linucb, not lints"):
         LinTS.load(folder)
     assert type(LinearBandit.load(folder)) is LinUCB
+
+
+def test_an_arm_that_joins_is_tried_however_sure_the_bandit_is() -> None:
+    """At settings that trust the labels a new arm would hardly ever be drawn, however good it is."""
+    z, rewards = stream(400)
+    bandit = LinTS(ARMS, D, exploration=0.003, regularisation=100.0, seed=1, reward_range=(-1.0, 2.0))
+    for n in range(200):
+        bandit.update(z[n], ARMS[n % len(ARMS)], float(rewards[n, n % len(ARMS)]))
+    bandit.add_arm("breadcrumbs")
+    assert bandit.on_trial == ("breadcrumbs",)
+    chosen: list[str] = []
+    for n in range(200, 400):
+        choice = bandit.select(z[n], round_id=str(n))
+        np.testing.assert_allclose(choice.probabilities.sum(), 1.0, atol=1e-12)
+        if bandit.on_trial:
+            assert choice.probabilities[-1] >= TRIAL_SHARE
+        bandit.update(z[n], choice.arm, 0.9 if choice.arm == "breadcrumbs" else 0.5)
+        chosen.append(choice.arm)
+        if not bandit.on_trial:
+            break
+    assert chosen.count("breadcrumbs") == TRIALS
+    assert len(chosen) < 150
+    assert bandit.copy().trials == bandit.trials == {}
+
+
+def test_a_trial_survives_saving_and_ends_when_the_arm_is_retired(tmp_path: Path) -> None:
+    bandit = made()
+    bandit.add_arm("breadcrumbs")
+    bandit.update(np.ones(D), "breadcrumbs", 0.5)
+    loaded = LinTS.load(bandit.save(tmp_path / "bandit"))
+    assert loaded.trials == {"breadcrumbs": TRIALS - 1}
+    loaded.retire_arm("breadcrumbs")
+    assert loaded.on_trial == ()
+    assert loaded.probabilities(np.ones(D))[-1] == 0.0

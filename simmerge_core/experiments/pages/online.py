@@ -49,6 +49,7 @@ def _regret(section: Mapping[str, Any]) -> str:
         f"regret after {section['merges']} (5 to 95 % of runs)",
         "of uniform's",
         "of the frozen selector's",
+        "above LinTS's start, ‰ per merge",
         "per merge, last quarter",
     ]
     rows = []
@@ -62,6 +63,7 @@ def _regret(section: Mapping[str, Any]) -> str:
                 f"{number(figures['mean'], 2)}{band}",
                 with_interval(figures["of_uniform"], 2),
                 with_interval(figures["of_frozen"], 2),
+                with_interval(figures["above_start"], 1, signed=True, scale=1000.0),
                 number(figures["last_quarter"], 4),
             ]
         )
@@ -97,5 +99,6 @@ def _bars(section: Mapping[str, Any]) -> str:
         ("LinTS's regret as a share of the frozen selector's", "of_frozen", rules.regret_of_frozen),
     ):
         figure = section["regret"]["lints"][key]
-        rows.append([name, f"≤ {most:g}", with_interval(figure, 2), "yes" if figure["value"] <= most else "no"])
+        met = figure["value"] < most if most == 1.0 else figure["value"] <= most
+        rows.append([name, f"{'<' if most == 1.0 else '≤'} {most:g}", with_interval(figure, 2), "yes" if met else "no"])
     return table(["bar", "set", "reached", "met"], rows)

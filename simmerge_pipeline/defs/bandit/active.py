@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from simmerge_core.errors import CatalogError
 from simmerge_core.labels import label_pairs
@@ -14,7 +15,7 @@ from simmerge_core.tables import ACTIVE_LABELS
 from simmerge_pipeline import checks
 from simmerge_pipeline.actions import labelled_actions
 from simmerge_pipeline.asset_options import ACCELERATOR, ONE_RUN, OWNERS
-from simmerge_pipeline.bandits import pairs_worth_labelling
+from simmerge_pipeline.bandits import day_so_far, merges_of, not_over, pairs_worth_labelling
 from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.label_requests import kept_rows, scoring
 from simmerge_pipeline.partition_run import PartitionRun
@@ -43,17 +44,20 @@ def active_labels(
 ) -> Iterator[Any]:
     """The utility of one merge that was chosen beyond the design, because its label tells most about all actions.
 
-    `labels.daily_merges` in the catalog is the day's budget. A day that is materialized again chooses on what is
-    known then; labels of other days are never made twice.
+    `labels.daily_merges` in the catalog is the day's budget. A day that is materialized again spends what is left of
+    it; a day that is over spends nothing any more.
     """
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
     prints, actions = fingerprints(root, declared), labelled_actions(declared)
     for number, day in enumerate(run.keys):
         with run.attempt(day):
-            pairs, told = pairs_worth_labelling(declared, root, prints, actions, day=day)
+            before = day_so_far(root, day)
+            left = declared.labels.daily_merges - merges_of(before) if not_over(day) else 0
+            pairs, told = pairs_worth_labelling(declared, root, prints, actions, budget=left)
             options = scoring(root, prints, compute, run.piece(number, len(run.keys)))
             rows, failures = kept_rows(partial(label_pairs, pairs, actions, declared, **options))
             failures.raise_for(None, otherwise=bool(pairs.height) and rows.is_empty())
+            rows = pl.concat([before, rows.select(before.columns)])
             run.verdicts.add("no_nan", day, checks.nans(rows, nullable={"stderr"}), examined=rows.height)
             path = root.write(ACTIVE_LABELS, rows, day=day)
             run.wrote(day, {**written_metadata(ACTIVE_LABELS, rows, path), "pairs": told})

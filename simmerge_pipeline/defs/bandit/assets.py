@@ -7,11 +7,12 @@ from typing import Any
 
 import dagster as dg
 
+from simmerge_core.errors import SimMergeError
 from simmerge_core.files import write_json
 from simmerge_core.tables import BANDIT_ROUNDS, MERGE_OUTCOMES, MERGE_PLANS
 from simmerge_pipeline import checks
-from simmerge_pipeline.asset_options import AFTER_INPUTS, ONE_RUN, OWNERS, WHEN_INPUTS_CHANGE
-from simmerge_pipeline.bandits import learned_rounds, opened_bandit, ready_bandit, wanted_bandits
+from simmerge_pipeline.asset_options import AFTER_INPUTS, ONE_RUN, OWNERS, WHEN_INPUTS_CHANGE_OR_MISSING
+from simmerge_pipeline.bandits import drop_unused, learned_rounds, opened_bandit, ready_bandit, wanted_bandits
 from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.lineage import lineage_metadata
 from simmerge_pipeline.partition_run import PartitionRun
@@ -22,7 +23,6 @@ from simmerge_pipeline.requests import best_plan
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
 from simmerge_pipeline.stamps import stamped
 from simmerge_pipeline.table_metadata import definition_metadata, written_metadata
-from simmerge_pipeline.training import labelled_pairs
 
 
 @dg.asset(
@@ -32,23 +32,33 @@ from simmerge_pipeline.training import labelled_pairs
     owners=OWNERS,
     tags={"stage": "selection"},
     code_version="1",
-    automation_condition=WHEN_INPUTS_CHANGE,
+    automation_condition=WHEN_INPUTS_CHANGE_OR_MISSING,
 )
 def bandit(context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource) -> dg.MaterializeResult:
     """A folder per action set and policy that a merge request asks: frozen encoder, posterior, and the log of rounds.
 
-    Each is started once, on the labels that are there then. It is never started again by itself: operators and tasks
-    that are new in the catalog join it, operators that are gone are retired, and what it has learned stays.
+    Each is started on the labels that are there then, and again on newer ones as long as it has chosen nothing. From
+    its first round on it goes on: operators and tasks that are new in the catalog join it, operators that are gone are
+    retired, and what it has learned stays.
     """
     declared, root, progress = catalog.load(), data.root, progress_of(context)
-    prints, wanted, told = fingerprints(root, declared), wanted_bandits(declared), {}
+    prints, wanted, told, failed = fingerprints(root, declared), wanted_bandits(declared), {}, {}
     for number, (name, (actions, policy)) in enumerate(wanted.items()):
-        piece = part(progress, number, len(wanted))
-        online, changes = ready_bandit(declared, root, prints, actions, policy, piece)
+        try:
+            drop_unused(declared, root, prints, actions, policy)
+            piece = part(progress, number, len(wanted))
+            online, changes = ready_bandit(declared, root, prints, actions, policy, piece)
+        except SimMergeError as error:  # one broken bandit must not stop the others
+            failed[name] = str(error)
+            continue
         for change in changes:
             context.log.info(f"Bandit {name}: {change}.")
+        for difference in online.differs_from(declared.bandit.model_dump()):
+            context.log.warning(f"{difference}: `simmerge bandit restart {name}` starts it anew.")
         told[name] = online.summary()
     write_json(root.root / "bandit" / "bandits.json", told)
+    if failed:
+        raise dg.Failure(" ".join(f"{name}: {text}" for name, text in failed.items()), allow_retries=False)
     about = {name: dg.MetadataValue.json(summary) for name, summary in told.items()}
     return dg.MaterializeResult(metadata={"bandits": len(told), **about, **stamped("bandit", declared, root)})
 
@@ -72,14 +82,13 @@ def bandit_rounds(context: dg.AssetExecutionContext, catalog: CatalogResource, d
     A round counts once, however often this is materialized.
     """
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
-    features, _ = labelled_pairs(root, fingerprints(root, declared))
     for id in run.keys:
         with run.attempt(id):
             request, rows, about = declared.merge_request(id), BANDIT_ROUNDS.empty(), {}
             if request.policy != "selector":
                 online, plan = opened_bandit(root, request), best_plan(root.read(MERGE_PLANS, merge_request=id))
                 outcomes = root.read(MERGE_OUTCOMES, merge_request=id)
-                rows = learned_rounds(online, declared, request, plan, outcomes, features)
+                rows = learned_rounds(online, declared, request, plan, outcomes)
                 about = {"bandit": online.name, "reward": float(rows["reward"][-1]), **reward_picture(online)}
             run.verdicts.add("no_nan", id, checks.nans(rows), examined=rows.height)
             path = root.write(BANDIT_ROUNDS, rows, merge_request=id)

@@ -12,7 +12,14 @@ import polars as pl
 from simmerge_core.evaluation import check_task
 from simmerge_core.tables import MERGE_OUTCOMES, MERGE_PLANS
 from simmerge_pipeline import checks
-from simmerge_pipeline.asset_options import ACCELERATOR, AFTER_INPUTS, ONE_RUN, OWNERS, WHEN_INPUTS_EXIST
+from simmerge_pipeline.asset_options import (
+    ACCELERATOR,
+    AFTER_INPUTS,
+    ONE_RUN,
+    OWNERS,
+    WHEN_INPUTS_EXIST,
+    WHEN_INPUTS_EXIST_BUT_BANDIT,
+)
 from simmerge_pipeline.bandits import drawn, plans_by_bandit, ready_bandit
 from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.label_requests import kept_rows, scoring
@@ -43,7 +50,7 @@ from simmerge_pipeline.training import labelled_pairs
     tags={"stage": "merges"},
     code_version="2",
     backfill_policy=ONE_RUN,
-    automation_condition=WHEN_INPUTS_EXIST,
+    automation_condition=WHEN_INPUTS_EXIST_BUT_BANDIT,
     metadata=definition_metadata(MERGE_PLANS),
     check_specs=checks.specs("merge_plans", checks.NO_NAN),
 )
