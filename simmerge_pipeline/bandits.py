@@ -70,6 +70,14 @@ def drop_unused(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], act
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def bandit_source(root: DataRoot, name: str) -> str | None:
+    """Key of a bandit's encoder, which tells one start from another; None where there is no bandit."""
+    from simmerge_core.bandit import DurableBandit, bandit_folder
+
+    folder = bandit_folder(root, name)
+    return DurableBandit.open(folder).source if (folder / "warm").is_dir() else None
+
+
 def _warm_rows(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], actions: str) -> TrainingRows:
     """Labels on all item sets, since a round's reward is the mean over all of them, too."""
     from simmerge_core.selector import training_rows
@@ -225,8 +233,11 @@ def _rewards(
     catalog: Catalog, request: MergeRequest, plan: Plan, outcomes: pl.DataFrame, weights: Mapping[str, float]
 ) -> list[tuple[float, str]]:
     """Utility on the target after each step, mean over item sets, with the keys of the evaluations."""
+    sets = item_sets(catalog)  # as in the labels of the warm start
     scores = task_scores(outcomes, by=["model"], counted=counted_metrics(catalog))
-    utility = {(m, t): u for m, t, u in scores.group_by("model", "task").agg(pl.mean("utility")).iter_rows()}
+    scores = scores.filter(pl.col("item_set").is_in(sets))
+    means = scores.group_by("model", "task").agg(pl.mean("utility"), pl.col("item_set").n_unique().alias("sets"))
+    utility = {(m, t): u for m, t, u, n in means.iter_rows() if n == len(sets)}
     keys = {(m, t): key for m, t, key in outcomes.select("model", "task", "evaluation_key").unique().iter_rows()}
     rewards = []
     for k in range(2, plan.k + 1):
@@ -234,7 +245,7 @@ def _rewards(
         missing = [task for task in weights if (model, task) not in utility]
         if missing:
             raise BanditError(
-                f"Step {k - 1} of merge request {request.id!r} has no score on task {missing[0]!r}: materialize "
+                f"Step {k - 1} of merge request {request.id!r} lacks scores on task {missing[0]!r}: materialize "
                 "merge_outcomes of this request again."
             )
         reward = sum(weight * utility[model, task] for task, weight in weights.items())

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from simmerge_core.bandit import bandit_name
 from simmerge_core.catalog import Catalog
 from simmerge_core.checkpoints import resolve
 from simmerge_core.errors import SelectionError
@@ -27,7 +28,7 @@ from simmerge_core.tables import (
     TABLES,
     DataRoot,
 )
-from simmerge_pipeline.bandits import wanted_bandits
+from simmerge_pipeline.bandits import bandit_source, wanted_bandits
 from simmerge_pipeline.contents import fingerprint_of, fingerprints, task_probe_key
 from simmerge_pipeline.partitions import cell
 
@@ -154,7 +155,11 @@ def _rounds(catalog: Catalog, root: DataRoot, key: str) -> Any:
 def _plans(catalog: Catalog, root: DataRoot, key: str) -> Any:
     request, present = catalog.merge_request(key), fingerprints(root, catalog)
     if request.policy != "selector":
-        return [request.model_dump(mode="json")]  # drawn once: what is learned later does not change it
+        # Drawn once: what is learned later does not change it, and once it has learned not even another bandit.
+        name = bandit_name(request.actions, request.policy)
+        done = root.scan(BANDIT_ROUNDS, where=[{"merge_request": key}]).collect()
+        learned = done.height == request.k - 1 and done["bandit"][0] == name
+        return [request.model_dump(mode="json"), done["source"][0] if learned else bandit_source(root, name)]
     pool = catalog.checkpoint_ids if request.checkpoints == "all" else request.checkpoints
     return [request.model_dump(mode="json"), sorted(set(pool) & present.keys()), _trained(catalog, root)]
 

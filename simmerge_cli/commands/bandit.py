@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,18 +34,26 @@ def listed(data: DataFolder = DEFAULT_DATA, json: Json = False) -> None:
     from simmerge_core.bandit import bandit_names
     from simmerge_core.tables import DataRoot
 
-    found = {name: _opened(data, name).summary() for name in bandit_names(DataRoot(data))}
+    found, broken = {}, {}
+    for name in bandit_names(DataRoot(data)):
+        try:
+            found[name] = _opened(data, name).summary()
+        except BanditError as error:  # one that is damaged must not hide the others
+            broken[name] = str(error)
     if json:
-        print_json(found)
+        print_json({**found, **{name: {"error": text} for name, text in broken.items()}})
+        _end(broken)
         return
-    if not found:
+    if not found and not broken:
         note(f"No bandit was started under {data}: declare a merge request with policy lints or linucb.")
         return
     columns = ("bandit", "operators", "rounds", "waiting for a reward", "mean reward", "exploration")
     rows = [
         (name, s["arms"], s["rounds"], s["pending"], s["mean_reward"], s["exploration"]) for name, s in found.items()
     ]
-    print_table(columns, rows)
+    if found:
+        print_table(columns, rows)
+    _end(broken)
 
 
 @app.command("rounds", epilog="\b\nExample:\n  simmerge bandit rounds extended-lints --json")
@@ -77,17 +86,19 @@ def replay(
     names = [name] if name is not None else bandit_names(root)
     if not names:
         raise BanditError(f"No bandit was started under {data}: declare a merge request with policy lints or linucb.")
-    found = {}
+    found, broken = {}, {}
     for each in names:
-        folder = bandit_folder(root, each)
-        if not (folder / "warm").is_dir():
-            known = ", ".join(bandit_names(root)) or "none"
-            raise BanditError(f"There is no bandit {each!r} under {data}: known are {known}.")
-        with progress(quiet=json) as report:
-            found[each] = DurableBandit.open(folder).replay(progress=report)
+        try:
+            with progress(quiet=json) as report:
+                found[each] = DurableBandit.open(bandit_folder(root, each)).replay(progress=report)
+        except BanditError as error:
+            if name is not None:
+                raise
+            broken[each] = str(error)
     identical = all(result.identical for result in found.values())
     if json:
-        print_json({each: asdict(result) for each, result in found.items()})
+        told = {each: asdict(result) for each, result in found.items()}
+        print_json({**told, **{each: {"error": text} for each, text in broken.items()}})
     else:
         columns = ("bandit", "events", "rounds", "learned", "waiting", "sum of rewards", "identical", "posterior")
         rows = [
@@ -98,6 +109,7 @@ def replay(
         for each, result in found.items():
             for sentence in result.differences:
                 note(f"{each}: {sentence}")
+    _end(broken)
     if not identical:
         raise typer.Exit(_DIFFERENT)
 
@@ -145,11 +157,12 @@ def judge(
     ]
     print_table(columns, rows)
     first = estimates[0]
+    unsupported = any(e.unsupported for e in estimates)
     note(
         f"{first.rounds} rounds of {first.groups} merge requests, each step judged by its own reward with the steps "
-        "before it as they were logged; dr is unbiased for that whatever the reward model is."
+        "before it as they were logged" + ("." if unsupported else "; dr is unbiased for that whatever the model is.")
     )
-    if any(e.unsupported for e in estimates):
+    if unsupported:
         note(
             f"Only {first.support:.0%} of the policy's choices could have been logged: what the others would earn is "
             "the model's guess. A policy with mixing logs every operator now and then (bandit.mixing in the catalog)."
@@ -159,22 +172,22 @@ def judge(
 @app.command("restart", epilog="\b\nExample:\n  simmerge bandit restart extended-lints")
 def restart(name: Name, data: DataFolder = DEFAULT_DATA, json: Json = False) -> None:
     """Put a bandit aside with its log, so that the next one of its name begins on the labels that are there then."""
-    from simmerge_core.bandit import bandit_folder, bandit_names
+    from simmerge_core.bandit.online import put_aside
     from simmerge_core.tables import DataRoot
 
-    root = DataRoot(data)
-    folder = bandit_folder(root, name)
-    if not folder.is_dir():
-        known = ", ".join(bandit_names(root)) or "none"
-        raise BanditError(f"There is no bandit {name!r} under {data}: known are {known}.")
-    number = 1
-    while (aside := folder.with_name(f"{name}.before-{number}")).exists():
-        number += 1
-    folder.rename(aside)
+    aside = put_aside(DataRoot(data), name)
     if json:
         print_json({"restarted": name, "kept": str(aside)})
     else:
         typer.echo(f"Put aside as {aside.name}; {name} begins anew when its next merge request is materialized.")
+
+
+def _end(broken: Mapping[str, str]) -> None:
+    """Say which bandits could not be read, and leave with an error if there are any."""
+    for name, text in broken.items():
+        note(f"{name}: {text}")
+    if broken:
+        raise typer.Exit(_DIFFERENT)
 
 
 def _opened(data: Path, name: str) -> OnlineBandit:

@@ -45,6 +45,10 @@ class DurableBandit:
         self.folder = Path(folder)
         self._log = EventLog(self.folder / "log")
         self._warm = LinearBandit.load(self.folder / "warm")
+        if not (self.folder / "log").is_dir():
+            raise BanditError(
+                f"The bandit in {self.folder} has lost its log, which is what it knows: restore it from a copy."
+            )
         self._bandit = self._warm
         self._rounds: Rounds | None = None
 

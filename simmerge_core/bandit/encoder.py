@@ -143,7 +143,10 @@ class Encoder:
         folder = Path(folder)
         for file in (WEIGHTS_FILE, CONFIG_FILE):
             if not (folder / file).is_file():
-                raise BanditError(f"There is no encoder in {folder}: {file} is missing; start the bandit first.")
+                raise BanditError(
+                    f"There is no encoder in {folder}, {file} is missing: restore it from a copy, or put the bandit "
+                    "aside by `simmerge bandit restart`."
+                )
         try:
             described = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             if described["format"] != ENCODER_FORMAT or described["feature_version"] != FEATURE_VERSION:
@@ -165,9 +168,14 @@ class Encoder:
             )
             whole = found.key == described["key"]
         except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
-            raise BanditError(f"The encoder in {folder} is damaged ({type(error).__name__}: {error}).") from error
+            raise BanditError(
+                f"The encoder in {folder} is damaged ({type(error).__name__}: {error}): restore it from a copy."
+            ) from error
         if not whole:
-            raise BanditError(f"The encoder in {folder} is not what its key says: something in it was changed.")
+            raise BanditError(
+                f"The encoder in {folder} is not what its key says, so something in it was changed: restore it "
+                "from a copy."
+            )
         return found
 
 

@@ -138,6 +138,11 @@ def events_of(frame: pl.DataFrame, *, where: str) -> list[Event]:
                 f"Event {event.sequence} of {where} gives {len(event.task_weights or ())} weights to "
                 f"{len(event.tasks or ())} tasks: restore the log from a copy."
             )
+        if len(event.arms or ()) != len(event.probabilities or ()):
+            raise BanditError(
+                f"Event {event.sequence} of {where} gives {len(event.probabilities or ())} probabilities to "
+                f"{len(event.arms or ())} arms: restore the log from a copy."
+            )
         lacking = [name for name in _SAYS[event.kind] if getattr(event, name) is None]
         if lacking:
             raise BanditError(

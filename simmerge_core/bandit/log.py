@@ -109,10 +109,16 @@ class EventLog:
         Returns
         -------
         False if another writer was first; nothing has changed then.
+
+        Raises
+        ------
+        BanditError
+            If the folder is gone: the bandit was put aside meanwhile, and a log made anew would belong to none.
         """
         if not self.folder.is_dir():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            sync_folder(self.folder.parent)
+            raise BanditError(
+                f"The log {self.folder} is gone, its bandit was put aside or removed meanwhile: materialize this again."
+            )
         writer = uuid.uuid4().hex
         data = replace(event, time=datetime.now(UTC), writer=writer).parquet()
         if not self._put(self._single(event.sequence), data, writer):

@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ import polars as pl
 from simmerge_core.bandit.context import Context
 from simmerge_core.bandit.durable import DurableBandit
 from simmerge_core.bandit.encoder import Encoder
+from simmerge_core.bandit.log import sync_folder
 from simmerge_core.bandit.model import BanditModel
 from simmerge_core.bandit.policies import LinearBandit
 from simmerge_core.bandit.replaying import Round
@@ -35,6 +38,7 @@ from simmerge_core.plans import Plan
 from simmerge_core.tables import DataRoot
 
 _ENCODERS, _TUNING, _REQUESTS, _WARM = "encoders", "tuning.json", "requests", "warm"
+_ASIDE = ".before-"
 
 
 def bandit_name(actions: str, policy: str) -> str:
@@ -48,8 +52,22 @@ def bandit_folder(root: DataRoot, name: str) -> Path:
 
 
 def bandit_names(root: DataRoot) -> list[str]:
-    """Bandits that were started, sorted."""
-    return sorted(path.parent.name for path in (root.root / "bandit").glob(f"[!.]*/{_WARM}"))
+    """Bandits that were started, sorted, sound or not; without those that were put aside."""
+    found = {path.parent.name for part in (_WARM, "log") for path in (root.root / "bandit").glob(f"[!.]*/{part}")}
+    return sorted(name for name in found if _ASIDE not in name)
+
+
+def put_aside(root: DataRoot, name: str) -> Path:
+    """Rename a bandit's folder, log and all, and give its new place; raises BanditError if there is none."""
+    folder = bandit_folder(root, name)
+    if not folder.is_dir():
+        known = ", ".join(bandit_names(root)) or "none"
+        raise BanditError(f"There is no bandit {name!r} under {root.root}: known are {known}.")
+    number = 1
+    while (aside := folder.with_name(f"{name}{_ASIDE}{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    return aside
 
 
 @dataclass(frozen=True)
@@ -75,8 +93,7 @@ class OnlineBandit:
         """
         folder = Path(folder)
         if not (folder / _WARM).is_dir():
-            place = warm.encoder.save(_encoder_folder(folder, warm.encoder.key))
-            write_json(place / _TUNING, warm.tuning.as_json() if warm.tuning is not None else {})
+            _keep(warm, _encoder_folder(folder, warm.encoder.key))
             try:
                 DurableBandit.create(folder, warm.bandit)
             except BanditError:
@@ -223,13 +240,20 @@ class OnlineBandit:
         """
         path = self._request(request)
         write_json_once(path, {"asked": asked, "order": list(order)})
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        if begun["asked"] != json.loads(json.dumps(asked)):
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+            same, order = begun["asked"] == json.loads(json.dumps(asked)), tuple(map(str, begun["order"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise BanditError(
+                f"File {path} is damaged ({type(error).__name__}): restore it from a copy, or give the merge request "
+                "another id."
+            ) from error
+        if not same:
             raise BanditError(
                 f"Merge request {request!r} has been begun as another one by bandit {self.name}, and its rounds count: "
                 "give what is asked now an id of its own."
             )
-        return tuple(begun["order"])
+        return order
 
     def _request(self, request: str) -> Path:
         return self.folder / _REQUESTS / f"{validate_id('merge request', request)}.json"
@@ -291,6 +315,23 @@ class OnlineBandit:
             else self.durable.learn(known.round_id, reward, evaluation_key=key)
             for known, (reward, key) in zip(found, rewards, strict=True)
         ]
+
+
+def _keep(warm: WarmStart, place: Path) -> None:
+    """Write encoder and tuning; a folder that is there stays, since another process may be reading it."""
+    if place.is_dir():
+        return
+    temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+    try:
+        warm.encoder.save(temporary)
+        write_json(temporary / _TUNING, warm.tuning.as_json() if warm.tuning is not None else {})
+        temporary.rename(place)  # never takes the place of a folder that holds something
+        sync_folder(place.parent)
+    except OSError:
+        if not place.is_dir():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _encoder_folder(folder: Path, key: str) -> Path:

@@ -17,7 +17,7 @@ from simmerge_core.files import hash_json, replaced_folder
 if TYPE_CHECKING:
     from simmerge_core.bandit.policies import LinearBandit
 
-BANDIT_FORMAT = 1
+BANDIT_FORMAT = 2
 POSTERIOR_FILE, SETTINGS_FILE = "posterior.safetensors", "bandit.json"
 _ARRAYS = ("precision", "moment", "factor", "mean", "updates")
 
@@ -85,7 +85,8 @@ def load_bandit(folder: Path) -> LinearBandit:
         described = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
         if described["format"] != BANDIT_FORMAT:
             raise BanditError(
-                f"The bandit in {folder} is of format {described['format']}, not {BANDIT_FORMAT}: start a new one."
+                f"The bandit in {folder} is of format {described['format']}, not {BANDIT_FORMAT}, so another version "
+                "wrote it: go on with that one, or put it aside by `simmerge bandit restart`."
             )
         tensors = load_file(folder / POSTERIOR_FILE)
         bandit = POLICIES[described["kind"]](
@@ -105,14 +106,19 @@ def load_bandit(folder: Path) -> LinearBandit:
         bandit.levels = {task: TaskLevel(mean, weight) for task, mean, weight in described["levels"]}
         bandit.selected = described["selected"]
         whole = state_key(bandit) == described["key"]
+    except BanditError as error:
+        if str(folder) in str(error):
+            raise
+        raise BanditError(f"The bandit in {folder} cannot be used. {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, SafetensorError) as error:
         raise BanditError(
-            f"The bandit in {folder} is damaged ({type(error).__name__}: {error}): replay its log, or start a new one."
+            f"The bandit in {folder} is damaged ({type(error).__name__}: {error}): restore it from a copy, or "
+            "put it aside by `simmerge bandit restart`."
         ) from error
     if not whole:
         raise BanditError(
-            f"The bandit in {folder} is not what its key says, so something in it was changed: replay its log, or "
-            "start a new one."
+            f"The bandit in {folder} is not what its key says, so something in it was changed: restore it from a "
+            "copy, or put it aside by `simmerge bandit restart`."
         )
     return bandit
 

@@ -163,22 +163,30 @@ class LabelDesign(_Entry):
 class BanditSettings(_Entry):
     """How the bandits of a catalog explore; what is null is tuned on logged labels (§3.5)."""
 
-    exploration: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="scale of draws and bounds")
-    regularisation: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="precision of the prior")
+    exploration: float | None = Field(
+        default=None, ge=0, le=1e3, allow_inf_nan=False, description="scale of draws and bounds"
+    )
+    regularisation: float | None = Field(
+        default=None, ge=1e-6, le=1e9, allow_inf_nan=False, description="precision of the prior"
+    )
     label_weight: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="what a logged label counts against the reward of a round"
+        default=None,
+        ge=1e-6,
+        le=1e6,
+        allow_inf_nan=False,
+        description="what a logged label counts against the reward of a round",
     )
     mixing: float = Field(
         default=0.05, ge=0, le=1, description="share of rounds that choose uniformly, so that others can be judged"
     )
     reward_range: tuple[float, float] = Field(default=(0.0, 1.0), description="least and greatest utility")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     @field_validator("reward_range")
     @classmethod
     def _some_range(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not value[0] < value[1]:
-            raise ValueError(f"reward_range {list(value)} is empty: give the least and the greatest utility")
+        if not -1e9 <= value[0] < value[1] <= 1e9:
+            raise ValueError(f"reward_range {list(value)} is none: give the least and the greatest utility")
         return value
 
 

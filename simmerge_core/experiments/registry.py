@@ -108,7 +108,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         bandit.run,
         online_pages.bandit,
         bandit_drawings.bandit,
-        version=4,
+        version=5,
         section="bandit",
         lacking=bandit.lacking,
     ),

@@ -33,6 +33,7 @@ def event(n: int, task: str = "t") -> Event:
 
 
 def filled(folder: Path, count: int) -> EventLog:
+    folder.mkdir(exist_ok=True)
     log = EventLog(folder)
     for n in range(log.frame().height, count):
         assert log.commit(event(n))
@@ -94,6 +95,7 @@ def test_every_bit_of_a_context_survives(values: list[float]) -> None:
 
 
 def test_a_number_is_put_once(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir(exist_ok=True)
     log, other = EventLog(tmp_path / "log"), EventLog(tmp_path / "log")
     assert log.commit(event(0))
     before = single(log.folder, 0).read_bytes()
@@ -228,6 +230,7 @@ def test_full_blocks_are_merged_and_read_the_same(tmp_path: Path) -> None:
 def test_single_files_beside_their_segment_are_read_once_and_removed(tmp_path: Path) -> None:
     filled(tmp_path / "log", 4)
     shutil.copytree(tmp_path / "log", tmp_path / "kept")
+    (tmp_path / "log").mkdir(exist_ok=True)
     log = EventLog(tmp_path / "log")
     log.tidy()
     shutil.copytree(tmp_path / "kept", log.folder, dirs_exist_ok=True)  # killed before any was deleted
@@ -532,3 +535,15 @@ def test_an_event_that_says_nothing_is_refused(tmp_path: Path, change: dict[str,
     frame.with_columns(columns).write_parquet(single(tmp_path, 1))
     with pytest.raises(BanditError, match=message):
         log.events()
+
+
+def test_a_log_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    """Its bandit was put aside: a log without a warm state would bring the next one to a stop."""
+    (tmp_path / "log").mkdir(exist_ok=True)
+    log = EventLog(tmp_path / "log")
+    assert log.commit(event(0))
+    log.folder.rename(tmp_path / "aside")
+    with pytest.raises(BanditError, match="was put aside or removed meanwhile"):
+        log.commit(event(1))
+    assert not log.folder.exists()
+    assert EventLog(tmp_path / "aside").events() == [event(0)]

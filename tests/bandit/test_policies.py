@@ -591,7 +591,7 @@ def _of_another(folder: Path) -> None:
         (_write("bandit.json", b"\xff\xfe{}"), "is damaged"),
         (_write("bandit.json", b"[]"), "is damaged"),
         (_write("bandit.json", b"{}"), r"is damaged \(KeyError: 'format'"),
-        (_edit(lambda d: d.update(format=99)), "is of format 99, not 1: start a new one"),
+        (_edit(lambda d: d.update(format=99)), "is of format 99, not 2, so another version wrote it"),
         (_edit(lambda d: d.update(kind="greedy")), r"is damaged \(KeyError: 'greedy'"),
         (_edit(lambda d: d.pop("key")), r"is damaged \(KeyError: 'key'"),
         (_edit(lambda d: d.pop("seed")), r"is damaged \(KeyError: 'seed'"),
