@@ -1,6 +1,6 @@
 """What Dagster costs as a catalog grows: ticks, UI queries and backfill submission by checkpoints × tasks.
 
-Checkpoints are catalog entries without weights; every checkpoint's manifest counts as materialized, and nothing else, so
+Checkpoints are catalog entries without weights; their manifests count as materialized, and nothing else, so
 that a tick has everything to ask for and the next one nothing. Webserver and code server are real processes.
 
     python benchmarks/orchestration.py --json

@@ -26,7 +26,7 @@ from simmerge_core.bandit import (
     bandit_names,
 )
 from simmerge_core.bandit.durable import DurableBandit
-from simmerge_core.bandit.online import round_of
+from simmerge_core.bandit.online import put_aside, round_of
 from simmerge_core.errors import BanditError, SimMergeError
 from simmerge_core.planning import target_of
 from simmerge_core.tables import DataRoot
@@ -197,6 +197,21 @@ def test_names_stay_in_the_data_root(tmp_path: Path) -> None:
     assert bandit_folder(root, bandit_name("extended", "lints")) == tmp_path / "bandit" / "extended-lints"
     with pytest.raises(SimMergeError, match="bandit"):
         bandit_folder(root, "../elsewhere")
+
+
+def test_who_still_holds_a_bandit_that_was_put_aside_writes_to_no_other(
+    online: OnlineBandit, world: World, other: WarmStart, tmp_path: Path
+) -> None:
+    put_aside(DataRoot(tmp_path), online.name)
+    with pytest.raises(BanditError, match="was put aside or removed meanwhile: materialize this again"):
+        chosen(online, world, "r")
+    assert not online.folder.exists()
+    new = OnlineBandit.start(online.folder, other)
+    for act in (lambda: chosen(online, world, "r"), lambda: online.follow_catalog(ACTIONS[:3], DOMAINS)):
+        with pytest.raises(BanditError, match="was put aside or removed meanwhile: materialize this again"):
+            act()
+    assert events(new) == 0
+    assert chosen(OnlineBandit.open(online.folder), world, "r")
 
 
 # --- it follows the catalog
