@@ -27,6 +27,7 @@ from simmerge_core.bandit.events import Event, Kind
 from simmerge_core.bandit.log import EventLog, is_litter, sync_folder
 from simmerge_core.bandit.policies import LinearBandit
 from simmerge_core.bandit.replaying import Progress, Replay, Round, Rounds, apply, replay
+from simmerge_core.bandit.saving import saved_key
 from simmerge_core.errors import BanditError
 
 SNAPSHOT_EVERY, _SNAPSHOTS = 64, 2
@@ -49,6 +50,7 @@ class DurableBandit:
             raise BanditError(
                 f"The bandit in {self.folder} has lost its log, which is what it knows: restore it from a copy."
             )
+        self._began = self._warm.key
         self._bandit = self._warm
         self._rounds: Rounds | None = None
 
@@ -324,6 +326,10 @@ class DurableBandit:
         return self._commit(rounds, replace(event, state_key=moved.key), moved)
 
     def _commit(self, rounds: Rounds, event: Event, moved: LinearBandit) -> bool:
+        if saved_key(self.folder / "warm") != self._began:
+            raise BanditError(
+                f"The bandit in {self.folder} was put aside or removed meanwhile: materialize this again."
+            )
         if not self._log.commit(event):
             return False
         self._rounds = None  # an interrupt between these lines leaves nothing that is half taken

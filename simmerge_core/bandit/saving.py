@@ -64,6 +64,14 @@ def save_bandit(bandit: LinearBandit, folder: Path) -> Path:
     return folder
 
 
+def saved_key(folder: Path) -> str | None:
+    """The key that a saved state names, unchecked; None where there is none."""
+    try:
+        return str(json.loads((Path(folder) / SETTINGS_FILE).read_text(encoding="utf-8"))["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def load_bandit(folder: Path) -> LinearBandit:
     """Read what `save_bandit` wrote; it goes on with the same numbers.
 
