@@ -6,6 +6,8 @@ from typing import Any
 
 import dagster as dg
 
+from simmerge_pipeline.executors import accelerator_on_ray
+
 AC = dg.AutomationCondition
 
 OWNERS = ["team:simmerge"]
@@ -49,8 +51,13 @@ ONE_RUN = dg.BackfillPolicy.single_run()
 ACCELERATOR: dict[str, Any] = {
     # One GPU per step on Ray or Kubernetes; a pool bounds how many such steps run at once on any executor.
     "op_tags": {
-        "dagster-ray/config": {"num_cpus": 1, "num_gpus": 1},
-        "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
+        "dagster-ray/config": accelerator_on_ray(),
+        "dagster-k8s/config": {
+            "container_config": {
+                "resources": {"limits": {"nvidia.com/gpu": "1"}},
+                "env": [{"name": "SIMMERGE_DEVICE", "value": "cuda"}],  # the pods of other steps have no GPU
+            }
+        },
     },
     "pool": "gpu",
     "retry_policy": dg.RetryPolicy(max_retries=2, delay=30),

@@ -13,7 +13,7 @@ import polars as pl
 
 from simmerge_core.analysis.scores import counted_metrics, task_scores
 from simmerge_core.catalog import Catalog, MergeRequest
-from simmerge_core.errors import BanditError
+from simmerge_core.errors import BanditError, SelectionError
 from simmerge_core.labels.pairs import DESIGN_SCHEMA
 from simmerge_core.plans import Plan
 from simmerge_core.tables import ACTIVE_LABELS, BANDIT_ROUNDS, DataRoot
@@ -62,8 +62,13 @@ def drop_unused(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], act
     if not (folder / "warm").is_dir():
         return
     online = OnlineBandit.open(folder)
-    known = _warm_rows(catalog, root, prints, actions).of_split("train", "validation")
-    if online.durable.rounds().is_empty() and online.encoder.training_fingerprint != known.fingerprint:
+    if online.durable.rounds().height:
+        return
+    try:
+        known = _warm_rows(catalog, root, prints, actions).of_split("train", "validation")
+    except SelectionError:
+        return  # an operator that has no labels yet joins the one there is
+    if online.encoder.training_fingerprint != known.fingerprint:
         # Under another name first: whoever is about to choose finds no log to write to, and tries again.
         aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
         folder.rename(aside)

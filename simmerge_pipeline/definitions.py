@@ -7,10 +7,13 @@ from pathlib import Path
 
 import dagster as dg
 
+from simmerge_pipeline.executors import chosen_executor
+
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Collect the definitions; this file holds none of its own, since they would not be found."""
+    chosen_executor()  # a wrong setting is told in its own sentence here, and inside a tree of files by the loader
     found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # the version is pinned below the next minor one

@@ -57,6 +57,8 @@ def active_labels(
             options = scoring(root, prints, compute, run.piece(number, len(run.keys)))
             rows, failures = kept_rows(partial(label_pairs, pairs, actions, declared, **options))
             failures.raise_for(None, otherwise=bool(pairs.height) and rows.is_empty())
+            if failures.error is not None:  # what could be labelled is kept
+                context.log.warning(str(failures.error))
             rows = pl.concat([before, rows.select(before.columns)])
             run.verdicts.add("no_nan", day, checks.nans(rows, nullable={"stderr"}), examined=rows.height)
             path = root.write(ACTIVE_LABELS, rows, day=day)

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from simmerge_core.errors import SimMergeError
+from simmerge_core.errors import BanditError, SimMergeError
 from simmerge_core.files import write_json
 from simmerge_core.tables import BANDIT_ROUNDS, MERGE_OUTCOMES, MERGE_PLANS
 from simmerge_pipeline import checks
@@ -58,7 +58,7 @@ def bandit(context: dg.AssetExecutionContext, catalog: CatalogResource, data: Da
         told[name] = online.summary()
     write_json(root.root / "bandit" / "bandits.json", told)
     if failed:
-        raise dg.Failure(" ".join(f"{name}: {text}" for name, text in failed.items()), allow_retries=False)
+        raise BanditError(" ".join(f"{name}: {text}" for name, text in failed.items()))
     about = {name: dg.MetadataValue.json(summary) for name, summary in told.items()}
     return dg.MaterializeResult(metadata={"bandits": len(told), **about, **stamped("bandit", declared, root)})
 
