@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 T = TypeVar("T")
@@ -44,6 +45,14 @@ class Interface:
         assert "errors" not in content, content["errors"]
         (field,) = content["data"].values()
         return field
+
+    def answers(self) -> bool:
+        """Whether a question to the database is answered."""
+        try:
+            self.runs("")
+        except HTTPError:
+            return False
+        return True
 
     def stop_sensor(self, name: str) -> None:
         """Turn a sensor off, so that nothing but the test asks for work."""

@@ -152,13 +152,17 @@ def test_services_outlive_the_database(
 ) -> None:
     postgres.kill()
     postgres.start()
+    wait_for(interface.answers, bool)  # the first question meets a connection that is no more
     completes(deployment, interface, interface.launch("checkpoints"))
 
 
-def test_nothing_is_written_into_the_image(deployment: Deployment, checked: list[str]) -> None:
+def test_no_history_and_no_result_is_in_a_container(deployment: Deployment, checked: list[str]) -> None:
     for name in ("code", "webserver", "daemon"):
-        written = {file.name for file in (deployment.image(name) / "opt/dagster").iterdir()}
-        assert written == {"dagster.yaml", "workspace.yaml"}, name
+        home = {file.name for file in (deployment.image(name) / "opt/dagster").iterdir()}
+        # Dagster makes the others for its telemetry, even where that is off.
+        assert home <= {"dagster.yaml", "workspace.yaml", "logs", ".logs_queue", ".nux"}, name
+        elsewhere = {file.name for file in deployment.image(name).iterdir()}
+        assert elsewhere == {"opt"}, name  # a service that does not mount a volume has nothing to write there
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install -e '.[ray]'")
