@@ -1,0 +1,47 @@
+"""A PostgreSQL server for the tests that want one, and the reason why there is none."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+
+import cluster_postgres
+import pytest
+from cluster_postgres import PostgresServer
+from cluster_processes import Processes
+
+
+def _missing() -> str | None:
+    if sys.platform != "linux":
+        return "the services of a cluster are started and ended by way of Linux's /proc"
+    if importlib.util.find_spec("dagster_postgres") is None:
+        return "dagster-postgres is not installed: pip install -e '.[postgres]'"
+    if cluster_postgres.programs() is None:
+        return "PostgreSQL's initdb and postgres are not installed: apt-get install postgresql"
+    return None
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Processes that end with the session."""
+    found = Processes(tmp_path_factory.mktemp("logs"))
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """A PostgreSQL server without databases; each test makes its own."""
+    if (reason := _missing()) is not None:
+        pytest.skip(reason)
+    programs = cluster_postgres.programs()
+    assert programs is not None
+    server = PostgresServer(request.getfixturevalue("processes"), programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
