@@ -155,8 +155,11 @@ def test_it_is_the_same_in_any_order(world: World, warm: WarmStart, candidates: 
     assert all(pairs.equals(found[0][0]) and picks == found[0][1] for pairs, picks in found)
 
 
-def test_the_first_pick_tells_most(world: World, warm: WarmStart, candidates: dict[tuple[str, str], int]) -> None:
-    """½ log det(I + Z A⁻¹ Zᵀ) summed over arms, of both orientations' rows on both tasks."""
+@pytest.mark.parametrize("weight", [1.0, 30.0])
+def test_the_first_pick_tells_most(
+    world: World, warm: WarmStart, candidates: dict[tuple[str, str], int], weight: float
+) -> None:
+    """½ log det(I + w Z A⁻¹ Zᵀ) summed over arms, of both orientations' rows on both tasks."""
     domains, encoder, posterior = world.catalog.domains, warm.encoder, warm.bandit.posterior
     at = {key: i for i, key in enumerate(world.features.select("a", "b", "task").iter_rows())}
     told = {}
@@ -165,9 +168,12 @@ def test_the_first_pick_tells_most(world: World, warm: WarmStart, candidates: di
         features = world.features[[at[row] for row in rows]].select(encoder.feature_names).to_numpy()
         z = np.array([encoded_by_hand(encoder, x, row[2]) for x, row in zip(features, rows, strict=True)])
         told[f"{a}+{b}"] = 0.5 * math.fsum(
-            np.linalg.slogdet(np.eye(4) + z @ np.linalg.solve(precision, z.T))[1] for precision in posterior.precision
+            np.linalg.slogdet(np.eye(4) + weight * z @ np.linalg.solve(precision, z.T))[1]
+            for precision in posterior.precision
         )
-    _, picks = informative_pairs(world.catalog, world.features, candidates, encoder, posterior, budget=4)
+    _, picks = informative_pairs(
+        world.catalog, world.features, candidates, encoder, posterior, budget=4, label_weight=weight
+    )
     assert [pick.group for pick in picks] == [max(told, key=lambda group: told[group])]
     assert picks[0].gain == pytest.approx(max(told.values()), rel=1e-8)
 
