@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,6 +89,15 @@ class Deployment:
         self.ports = {"5432": str(postgres_port), **{port: str(free_port()) for port in _PORTS}}
         self._own = {name: {port: str(free_port()) for port in _SEVERAL} for name in self.services}
         self._images: dict[str, Path] = {}
+        # Ray's sockets are in its folder for temporary files, and the path of a socket has at most 107 characters.
+        self._temporary = tempfile.TemporaryDirectory(prefix="ray-")
+
+    def close(self) -> None:
+        """Kill every service."""
+        for name in self.services:
+            if name != "postgres" and self.processes.alive(name):
+                self.processes.kill(name)
+        self._temporary.cleanup()
 
     def up(self, *names: str) -> None:
         """Start services and what they depend on, each when its conditions hold; wait until they are healthy."""
@@ -146,7 +156,7 @@ class Deployment:
         path = f"{Path(sys.executable).parent}{os.pathsep}{outside.get('PATH', '')}"
         given = {key: self.translated(name, value) for key, value in self.services[name].environment.items()}
         image = {"PYTHONPATH": str(self.image(name) / "opt/simmerge"), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-        return {**outside, "PATH": path, **image, **given}
+        return {**outside, "PATH": path, "RAY_TMPDIR": self._temporary.name, **image, **given}
 
     def volume(self, source: str) -> Path:
         """The folder that stands for a named volume."""

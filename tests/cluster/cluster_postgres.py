@@ -16,7 +16,7 @@ from typing import Any
 from cluster_processes import Processes
 
 USER, PASSWORD = "dagster", "only-for-this-test"
-_DEADLINE = 60.0
+_DEADLINE = 240.0
 _NAME = "postgres"
 
 
@@ -80,8 +80,9 @@ class PostgresServer:
             time.sleep(0.1)
 
     def create_database(self, name: str) -> None:
-        """Make an empty database."""
+        """Make an empty database, in the place of one that is there."""
         with self._connection() as connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             cursor.execute(f"CREATE DATABASE {name}")
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 MARK = "SIMMERGE_TEST_PROCESS"
-_DEADLINE = 60.0
+_DEADLINE = 240.0
 
 
 class Processes:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,18 +10,16 @@ from pathlib import Path
 import cluster_postgres
 import polars as pl
 import pytest
-import yaml
 from cluster_compose import Deployment
-from cluster_graphql import FINISHED, Interface, statuses, wait_for
+from cluster_graphql import Interface, statuses, wait_for
 from cluster_postgres import PASSWORD, PostgresServer
 from cluster_processes import Processes
+from cluster_steps import completes, put_catalog
 
 from simmerge_core.catalog import load_catalog
 from simmerge_core.tables import CHECKPOINTS, WEIGHT_GRAM, DataRoot
 
 pytestmark = pytest.mark.cluster
-
-SERVICES = ("webserver", "daemon")  # and what they depend on
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +40,7 @@ def deployment(
         found.up("daemon")
         yield found
     finally:
-        for name in found.services:
-            if processes.alive(name) and name != "postgres":
-                processes.kill(name)
+        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +51,7 @@ def interface(deployment: Deployment) -> Interface:
 @pytest.fixture(scope="module")
 def ids(deployment: Deployment, interface: Interface, tiny_catalog: Path) -> list[str]:
     """The ids of a catalog that was put into the volume and found by the sensor."""
-    # A part of the tiny catalog: what takes time here are processes, not checkpoints.
-    whole = yaml.safe_load(tiny_catalog.read_text("utf-8"))
-    part = {"checkpoints": whole["checkpoints"][:3], "tasks": whole["tasks"][:1], "merge_requests": []}
-    shutil.copytree(tiny_catalog.parent, deployment.volume("catalog"), dirs_exist_ok=True)
-    file = deployment.volume("catalog") / "catalog.yaml"
-    file.write_text(yaml.safe_dump({**whole, **part}, sort_keys=False), "utf-8")
-    catalog = load_catalog(file)
+    catalog = load_catalog(put_catalog(deployment, tiny_catalog))
     wanted = [catalog.base.id, *catalog.checkpoint_ids]
     wait_for(
         lambda: interface.partitions("checkpoints")["numPartitions"],
@@ -78,15 +66,6 @@ def checked(deployment: Deployment, interface: Interface, ids: list[str]) -> lis
     """The same, when the first asset has been materialized by a backfill."""
     completes(deployment, interface, interface.launch("checkpoints"))
     return ids
-
-
-def completes(deployment: Deployment, interface: Interface, backfill: str) -> None:
-    status = wait_for(
-        lambda: interface.status(backfill),
-        FINISHED.__contains__,
-        lambda: "\n".join(deployment.processes.told(name) for name in ("daemon", "code")),
-    )
-    assert status == "COMPLETED_SUCCESS", deployment.processes.told("code")
 
 
 def test_a_backfill_writes_the_tables_of_a_new_catalog(
@@ -147,6 +126,18 @@ def test_runs_of_a_killed_code_server_are_started_once_more(
     assert statuses(interface.runs(backfill)) == ["SUCCESS", "FAILURE"]
 
 
+def test_a_code_server_that_is_stopped_waits_for_its_runs(
+    deployment: Deployment, interface: Interface, checked: list[str]
+) -> None:
+    backfill = interface.launch("checkpoints")
+    wait_for(lambda: statuses(interface.runs(backfill)), lambda found: found == ["STARTED"])
+    deployment.processes.stop("code")
+    assert statuses(interface.runs(backfill)) == ["SUCCESS"]
+    deployment.start("code")
+    deployment.wait_until_healthy("code")
+    completes(deployment, interface, backfill)
+
+
 def test_services_outlive_the_database(
     deployment: Deployment, interface: Interface, postgres: PostgresServer, checked: list[str]
 ) -> None:
@@ -163,10 +154,3 @@ def test_no_history_and_no_result_is_in_a_container(deployment: Deployment, chec
         assert home <= {"dagster.yaml", "workspace.yaml", "logs", ".logs_queue", ".nux"}, name
         elsewhere = {file.name for file in deployment.image(name).iterdir()}
         assert elsewhere == {"opt"}, name  # a service that does not mount a volume has nothing to write there
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install -e '.[ray]'")
-def test_ray_head_and_worker_are_healthy_by_their_own_checks(deployment: Deployment) -> None:
-    deployment.up("ray-worker")
-    assert deployment.healthy("ray-head")
-    assert deployment.healthy("ray-worker")
