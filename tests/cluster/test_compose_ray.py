@@ -61,7 +61,9 @@ def test_steps_of_a_backfill_are_jobs_of_the_cluster(deployment: Deployment, tin
         completes(deployment, interface, interface.launch(asset))
         counts = interface.partitions(asset)
         assert counts["numMaterialized"] == counts["numPartitions"] == 4
-    done = {job["metadata"]["dagster/op"]: job for job in jobs(deployment) if job["status"] == "SUCCEEDED"}
+    # A job ends a little after its step.
+    found = wait_for(lambda: jobs(deployment), lambda jobs: all(job["status"] == "SUCCEEDED" for job in jobs))
+    done = {job["metadata"]["dagster/op"]: job for job in found}
     assert done.keys() == {"checkpoints", "probe_activations"}
     # The head has no GPU, so what wants one has been on the worker.
     heads = {node["nodeId"] for node in nodes(deployment) if node["isHeadNode"]}
