@@ -153,7 +153,7 @@ class Deployment:
         """A service's environment: of this process only what is not about SimMerge, Dagster, Ray or Python's path."""
         own = ("SIMMERGE_", "DAGSTER_", "RAY_", "PYTHON", "COV_", "COMPOSE_")
         outside = {key: value for key, value in os.environ.items() if not key.startswith(own)}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{outside.get('PATH', '')}"
+        path = f"{Path(os.path.abspath(sys.executable)).parent}{os.pathsep}{outside.get('PATH', '')}"
         given = {key: self.translated(name, value) for key, value in self.services[name].environment.items()}
         image = {"PYTHONPATH": str(self.image(name) / "opt/simmerge"), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
         return {**outside, "PATH": path, "RAY_TMPDIR": self._temporary.name, **image, **given}
