@@ -4,18 +4,22 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_VERSION ?= 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO_ARGS ?=
+# Markers of the tests that need more than Python packages, or packages that few need.
+DEPLOYMENT := cluster or s3
 VENV := .venv
 BIN := $(VENV)/bin
 # Bytecode is made when a module is first imported; most of what is installed never is.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo experiments test ui report docs bench clean clean-demo distclean
+.PHONY: help demo experiments test test-cluster test-ui ui report docs bench clean clean-demo distclean
 
 help:
 	@echo "make demo        install, train the demo catalog, run everything on it (DEMO_ARGS=--full for more)"
 	@echo "make experiments train and label the full and the larger catalog, run every experiment, write docs/results.md"
 	@echo "make test        install what the tests need; ruff, mypy, pytest"
+	@echo "make test-cluster the tests of a deployment: PostgreSQL, Ray, object storage, docker/, Kubernetes"
+	@echo "make test-ui     a browser drives the UI"
 	@echo "make ui          Dagster UI on the results, on this machine only"
 	@echo "make report      tables and figures of the results"
 	@echo "make docs        regenerate docs/tables.md"
@@ -33,7 +37,15 @@ experiments: $(VENV)/.installed-demo
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not ($(DEPLOYMENT) or ui)"
+
+test-cluster: $(VENV)/.installed-cluster
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { echo "PostgreSQL's server is needed: apt-get install postgresql"; exit 1; }
+	$(BIN)/python -m pytest -m "$(DEPLOYMENT)"
+
+test-ui: $(VENV)/.installed-ui
+	@test -n "$${SIMMERGE_CHROMIUM:-$$(command -v chromium)}" || { echo "Chromium is needed: apt-get install chromium, or name one with SIMMERGE_CHROMIUM=…"; exit 1; }
+	$(BIN)/python -m pytest -m ui
 
 ui: $(VENV)/.installed-demo
 	$(BIN)/simmerge ui
@@ -86,4 +98,12 @@ $(VENV)/.installed-demo: pyproject.toml $(VENV)/.installed-torch
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed-torch
 	$(PIP) install --no-compile -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-cluster: pyproject.toml $(VENV)/.installed-torch
+	$(PIP) install --no-compile -e '.[test,postgres,ray,kubernetes,s3,test-docker]'
+	@touch $@
+
+$(VENV)/.installed-ui: pyproject.toml $(VENV)/.installed-torch
+	$(PIP) install --no-compile -e '.[test,ui]'
 	@touch $@

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,14 +72,3 @@ def deploy(
     for deployment in made:
         deployment.kill_daemon()
         deployment.stop_runs()
-
-
-@pytest.fixture(scope="session")
-def timed() -> Iterator[dict[str, dict[str, float]]]:
-    """Seconds by name and by fault; into the JSON file that SIMMERGE_CLUSTER_TIMES names, and printed."""
-    seconds: dict[str, dict[str, float]] = {}
-    yield seconds
-    told = json.dumps(seconds, indent=2)
-    print(f"\n{told}")
-    if file := os.environ.get("SIMMERGE_CLUSTER_TIMES"):
-        Path(file).write_text(told + "\n")

@@ -1,10 +1,13 @@
-"""A PostgreSQL server for the tests that want one, and the reason why there is none."""
+"""What the tests of a deployment share: a PostgreSQL server, processes that end with them, and times."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import cluster_postgres
 import pytest
@@ -45,3 +48,14 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def timed() -> Iterator[dict[str, dict[str, float]]]:
+    """Seconds by name and by fault; into the JSON file that SIMMERGE_CLUSTER_TIMES names, and printed."""
+    seconds: dict[str, dict[str, float]] = {}
+    yield seconds
+    told = json.dumps(seconds, indent=2)
+    print(f"\n{told}")
+    if file := os.environ.get("SIMMERGE_CLUSTER_TIMES"):
+        Path(file).write_text(told + "\n")

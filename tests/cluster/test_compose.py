@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from simmerge_core.catalog import load_catalog
 from simmerge_core.tables import CHECKPOINTS, WEIGHT_GRAM, DataRoot
 
 pytestmark = pytest.mark.cluster
+Timed = dict[str, dict[str, float]]
+
+
+def since(moment: float) -> float:
+    """Seconds."""
+    return round(time.monotonic() - moment, 1)
 
 
 @pytest.fixture(scope="module")
@@ -104,25 +111,38 @@ def test_two_backfills_run_at_once(deployment: Deployment, interface: Interface,
 
 
 def test_a_killed_daemon_is_started_again_and_goes_on(
-    deployment: Deployment, interface: Interface, checked: list[str]
+    deployment: Deployment, interface: Interface, checked: list[str], timed: Timed
 ) -> None:
     before = interface.launch("checkpoints")
     deployment.processes.kill("daemon")
     assert interface.status(before) == "REQUESTED"  # nobody else does a daemon's work
+    started = time.monotonic()
     deployment.start("daemon")
     completes(deployment, interface, before)
+    timed["compose: daemon killed"] = {"backfill done after the start": since(started)}
+    started = time.monotonic()
     completes(deployment, interface, interface.launch("checkpoints"))
+    timed["compose: no fault"] = {"the same backfill": since(started)}
 
 
 def test_runs_of_a_killed_code_server_are_started_once_more(
-    deployment: Deployment, interface: Interface, checked: list[str]
+    deployment: Deployment, interface: Interface, checked: list[str], timed: Timed
 ) -> None:
     backfill = interface.launch("probe_activations")
     wait_for(lambda: statuses(interface.runs(backfill)), lambda found: found == ["STARTED"])
     deployment.processes.kill("code")
+    killed = time.monotonic()
     deployment.start("code")
     deployment.wait_until_healthy("code")
+    healthy = since(killed)
+    wait_for(lambda: len(interface.runs(backfill)), lambda runs: runs == 2)
+    again = since(killed)
     completes(deployment, interface, backfill)
+    timed["compose: code server killed"] = {
+        "healthy": healthy,
+        "run started again": again,
+        "backfill done": since(killed),
+    }
     assert statuses(interface.runs(backfill)) == ["SUCCESS", "FAILURE"]
 
 
@@ -139,12 +159,15 @@ def test_a_code_server_that_is_stopped_waits_for_its_runs(
 
 
 def test_services_outlive_the_database(
-    deployment: Deployment, interface: Interface, postgres: PostgresServer, checked: list[str]
+    deployment: Deployment, interface: Interface, postgres: PostgresServer, checked: list[str], timed: Timed
 ) -> None:
     postgres.kill()
+    killed = time.monotonic()
     postgres.start()
     wait_for(interface.answers, bool)  # the first question meets a connection that is no more
+    answers = since(killed)
     completes(deployment, interface, interface.launch("checkpoints"))
+    timed["compose: database killed"] = {"UI answers": answers, "next backfill done": since(killed)}
 
 
 def test_no_history_and_no_result_is_in_a_container(deployment: Deployment, checked: list[str]) -> None:

@@ -15,6 +15,8 @@ from cluster_compose import COMPOSE, interpolated, read
 from cluster_dockerfile import PROJECT, stages, unpack
 from cluster_linters import program
 
+pytestmark = pytest.mark.cluster
+
 DOCKER = PROJECT / "docker"
 SECRET = "not-a-real-password"
 VARIABLES = {"DAGSTER_PG_PASSWORD": SECRET}

@@ -12,6 +12,8 @@ from cluster_compose import COMPOSE
 from cluster_dockerfile import DOCKERFILE, PROJECT, copied, in_context, stages
 from cluster_linters import program
 
+pytestmark = pytest.mark.cluster
+
 SOURCES = [source for stage in stages() for sources, _ in copied(stage) for source in sources]
 
 

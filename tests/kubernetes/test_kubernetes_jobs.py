@@ -18,9 +18,12 @@ import yaml
 
 from simmerge_pipeline.definitions import defs
 
-pytestmark = pytest.mark.skipif(
-    find_spec("dagster_k8s") is None, reason="dagster-k8s is not installed: pip install -e '.[kubernetes]'"
-)
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        find_spec("dagster_k8s") is None, reason="dagster-k8s is not installed: pip install -e '.[kubernetes]'"
+    ),
+]
 
 VALUES = Path(__file__).parents[2] / "docker" / "kubernetes" / "values.yaml"
 IMAGE = "registry.example.com/simmerge:0.1.0"
