@@ -1,8 +1,8 @@
 """How long after a checkpoint folder lands beside a catalog are its pairs in the feature table, and its labels?
 
-The catalog is a demo catalog from which one checkpoint is held back, and all of it is materialized. Then webserver, daemon
-and code server run as `simmerge ui` starts them, with their own intervals and nothing switched off; the folder is
-dropped where the catalog discovers checkpoints, and nobody does anything else. Times are seconds after the drop.
+The catalog is a demo catalog from which one checkpoint is held back, and all of it is materialized. Then webserver,
+daemon and code server run as `simmerge ui` starts them, with their own intervals and nothing switched off; the folder
+is dropped where the catalog discovers checkpoints, and nobody does anything else. Times are seconds after the drop.
 
     python benchmarks/arrival.py --catalog demo/catalog.yaml --json
 """
