@@ -51,11 +51,12 @@ def base_environment() -> dict[str, str]:
 class Deployment:
     """One DAGSTER_HOME, data root and record of what steps did."""
 
-    def __init__(self, folder: Path, catalog: Path, cluster: RayCluster, *, launcher: str, pause: float = 0.0) -> None:
+    def __init__(self, folder: Path, catalog: Path, cluster: RayCluster, *, launcher: str, gated: bool = False) -> None:
         self.folder, self.catalog_path, self.cluster = folder, catalog, cluster
         self.home, self.data, self.audit = (folder / name for name in ("home", "data", "audit"))
         for made in (self.home, self.data, self.audit):
             made.mkdir(parents=True, exist_ok=True)
+        self._gate = folder / "gate"
         self.environment = {
             **cluster.environment,
             "DAGSTER_HOME": str(self.home),
@@ -65,7 +66,7 @@ class Deployment:
             "SIMMERGE_CATALOG": str(catalog),
             "SIMMERGE_DATA": str(self.data),
             "SIMMERGE_TEST_AUDIT": str(self.audit),
-            "SIMMERGE_TEST_PAUSE": str(pause),
+            "SIMMERGE_TEST_GATE": str(self._gate) if gated else "",
         }
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(self._settings(launcher)))
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -115,6 +116,10 @@ class Deployment:
         for job in client.list_jobs():
             if (job.metadata or {}).get("dagster/run-id") in own and not job.status.is_terminal():
                 client.stop_job(job.submission_id)
+
+    def open_gate(self) -> None:
+        """Let steps go on that wait after their first evaluations."""
+        self._gate.touch()
 
     def backfill(self, *assets: str) -> str:
         """Ask for all partitions of `assets`, as the UI does."""

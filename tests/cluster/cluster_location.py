@@ -1,11 +1,12 @@
 """The pipeline's code location as it is, and a record of which step ran on which node and what it evaluated.
 
-SIMMERGE_TEST_AUDIT is the folder of the record; SIMMERGE_TEST_PAUSE makes every evaluation last that many seconds
-longer, so that there is time for a fault.
+SIMMERGE_TEST_AUDIT is the folder of the record. Where SIMMERGE_TEST_GATE names a file, a step stores two evaluations
+and then waits until that file is there: a fault finds it at work, however busy the machine is.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -26,10 +27,16 @@ def _note(file: str, **what: Any) -> None:
 
 
 _answer = Bench.answer
+_STORED_EVERY = 3.0  # seconds, after which the store writes what it was given
+_number = itertools.count(1)
 
 
 def _audited(self: Bench, job: Job) -> Answer:
-    time.sleep(float(os.environ.get("SIMMERGE_TEST_PAUSE") or 0))
+    gate, number = os.environ.get("SIMMERGE_TEST_GATE"), next(_number)
+    if gate and number == 2 and not Path(gate).exists():
+        time.sleep(_STORED_EVERY + 0.2)
+    while gate and number > 2 and not Path(gate).exists():
+        time.sleep(0.05)
     answer = _answer(self, job)
     _note("evaluations", model=[*job.checkpoints, *job.actions], tasks=list(job.tasks))
     return answer

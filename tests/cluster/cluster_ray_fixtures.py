@@ -61,8 +61,8 @@ def deploy(
     """Make deployments, whose daemons end with the test; with the signals in place if asked for."""
     made: list[Deployment] = []
 
-    def make(*, launcher: str = "ray", pause: float = 0.0, signals: bool = True) -> Deployment:
-        new = Deployment(tmp_path / str(len(made)), four_experts, cluster, launcher=launcher, pause=pause)
+    def make(*, launcher: str = "ray", gated: bool = False, signals: bool = True) -> Deployment:
+        new = Deployment(tmp_path / str(len(made)), four_experts, cluster, launcher=launcher, gated=gated)
         for table in SIGNALS if signals else ():
             shutil.copytree(in_one_process / table, new.data / table)
         made.append(new)

@@ -71,7 +71,7 @@ def assert_complete(deployment: Deployment, reference: Path, *names: str, evalua
 
 def first_after(deployment: Deployment, moment: float, *types: E, saying: str = "") -> float:
     """Seconds from a moment to the first log entry of some types after it."""
-    entries = [e for e in deployment.events(*types) if e.timestamp > moment and saying in e.user_message]
+    entries = [e for e in deployment.events(*types) if e.timestamp > moment and saying in e.message]
     return round(entries[0].timestamp - moment, 1)
 
 
@@ -89,8 +89,8 @@ def kill(process: int) -> float:
 
 def run_process(deployment: Deployment) -> int:
     """The process of the newest run."""
-    started = [e for e in deployment.events(E.ENGINE_EVENT) if "Started process for run" in e.user_message]
-    return int(started[-1].user_message.split("pid: ")[1].rstrip(")."))
+    started = [e for e in deployment.events(E.ENGINE_EVENT) if "Started process for run" in e.message]
+    return int(started[-1].message.split("pid: ")[1].rstrip(")."))
 
 
 def test_a_backfill_runs_where_its_resources_are_and_equals_a_single_process(
@@ -110,7 +110,7 @@ def test_a_backfill_runs_where_its_resources_are_and_equals_a_single_process(
     jobs = {job.metadata["dagster/op"]: job for job in cluster.jobs() if "dagster/op" in (job.metadata or {})}
     nodes = {jobs[step].driver_node_id for step in ON_GPU}
     assert len(nodes) == 1
-    placed = [e for e in deployment.events(E.ENGINE_EVENT) if "runs on Ray node" in e.user_message]
+    placed = [e for e in deployment.events(E.ENGINE_EVENT) if "runs on Ray node" in e.message]
     assert {
         e.dagster_event.engine_event_data.metadata["Ray node"].value for e in placed if e.step_key in ON_GPU
     } == nodes
@@ -128,12 +128,13 @@ def test_a_backfill_runs_where_its_resources_are_and_equals_a_single_process(
 def test_a_killed_step_is_retried_and_nothing_stored_is_computed_again(
     deploy: Deploy, in_one_process: Path, timed: Timed
 ) -> None:
-    deployment = deploy(pause=0.4)
+    deployment = deploy(gated=True)
     deployment.backfill("merge_labels")
     deployment.start_daemon()
     process = labels_begun(deployment)
     moment = kill(process)
     stored = deployment.stored()
+    deployment.open_gate()
     (run,) = all_ended(deployment)
 
     assert run.is_success
@@ -168,13 +169,14 @@ def test_a_killed_step_without_a_retry_policy_is_retried(deploy: Deploy, in_one_
 def test_a_lost_node_is_noticed_and_its_step_waits_for_another(
     cluster: RayCluster, deploy: Deploy, in_one_process: Path, timed: Timed
 ) -> None:
-    deployment = deploy(pause=0.4)
+    deployment = deploy(gated=True)
     deployment.backfill("merge_labels")
     deployment.start_daemon()
     process, lost = labels_begun(deployment), cluster.worker.name
     cluster.kill_worker()
     moment = time.time()
     stored = deployment.stored()
+    deployment.open_gate()
     cluster.start_worker()
     (run,) = all_ended(deployment)
 
@@ -194,7 +196,7 @@ def test_a_lost_node_is_noticed_and_its_step_waits_for_another(
 def test_a_run_is_taken_up_again_after_daemon_and_run_were_killed(
     deploy: Deploy, in_one_process: Path, timed: Timed, step_dies: bool
 ) -> None:
-    deployment = deploy(pause=0.8)
+    deployment = deploy(gated=True)
     deployment.backfill("merge_labels")
     deployment.start_daemon()
     process = labels_begun(deployment)
@@ -203,6 +205,7 @@ def test_a_run_is_taken_up_again_after_daemon_and_run_were_killed(
     if step_dies:
         kill(process)
     stored = deployment.stored()
+    deployment.open_gate()
     deployment.start_daemon()
     (run,) = all_ended(deployment)  # the same run: a new one would be a second
 
@@ -224,11 +227,13 @@ def test_a_run_is_taken_up_again_after_daemon_and_run_were_killed(
 def test_a_run_that_cannot_be_taken_up_is_started_again_and_what_it_left_is_stopped(
     cluster: RayCluster, deploy: Deploy, in_one_process: Path, timed: Timed
 ) -> None:
-    deployment = deploy(launcher="default", pause=1.5)
+    deployment = deploy(launcher="default", gated=True)
     deployment.backfill("merge_labels")
     deployment.start_daemon()
     process = labels_begun(deployment)
     moment = kill(run_process(deployment))
+    until(lambda: not psutil.pid_exists(process), "the step of the lost run to be stopped", seconds=400)
+    deployment.open_gate()
     first, second = all_ended(deployment)
 
     assert first.status == dg.DagsterRunStatus.FAILURE
@@ -245,7 +250,7 @@ def test_a_run_that_cannot_be_taken_up_is_started_again_and_what_it_left_is_stop
 
 
 def test_a_canceled_run_leaves_no_step_behind(cluster: RayCluster, deploy: Deploy) -> None:
-    deployment = deploy(pause=2.0)
+    deployment = deploy(gated=True)
     deployment.backfill("merge_labels")
     deployment.start_daemon()
     process = labels_begun(deployment)
