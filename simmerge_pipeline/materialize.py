@@ -23,7 +23,7 @@ from simmerge_core.catalog import Catalog, load_catalog
 from simmerge_core.devices import check_device
 from simmerge_core.errors import SimMergeError, TableError
 from simmerge_core.labels import kept_workers
-from simmerge_core.storage import Location, check_data_root, located
+from simmerge_core.storage import Location, check_data_root, kept_listings, located
 from simmerge_core.tables import DataRoot
 from simmerge_pipeline.asset_options import ACCELERATOR
 from simmerge_pipeline.event_log import persistent_instance

@@ -93,11 +93,11 @@ def local_folder(folder: Location, *, last: str) -> Iterator[Path]:
     place = build_folder() / f"{folder.name}.{uuid.uuid4().hex}"
     try:
         for _ in range(_LOOKS):
-            before = listed(folder)
+            before = listed(folder, anew=True)
             if folder / last not in {file.path for file in before}:
                 raise FileNotFoundError(f"{folder} is not there, or not whole ({last} is missing): materialize it.")
             copies = local_copies(before)
-            if None not in copies and listed(folder) == before:
+            if None not in copies and listed(folder, anew=True) == before:
                 for file, copy in zip(before, copies, strict=True):
                     assert copy is not None
                     link = place.joinpath(*file.path.relative_to(folder).parts)

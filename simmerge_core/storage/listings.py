@@ -87,9 +87,9 @@ def remembered(path: ObjectPath) -> tuple[bool, ObjectFile | None]:
     return (False, None) if files is None else (True, files.get(path))
 
 
-def listed(place: ObjectPath) -> list[ObjectFile]:
-    """Every object below a place, sorted: one LIST for each thousand."""
-    kept = _KEPT.get()
+def listed(place: ObjectPath, *, anew: bool = False) -> list[ObjectFile]:
+    """Every object below a place, sorted: one LIST for each thousand, or as a kept listing says unless `anew`."""
+    kept = None if anew else _KEPT.get()
     files = kept.covering(place) if kept is not None else None
     if files is None:
         return _asked(place)

@@ -112,9 +112,8 @@ def _holds(temporary: Path, file: ObjectFile) -> bool:
                 digest.update(chunk)
         if digest.hexdigest() == file.version:
             return True
-    return (
-        version_of(file.path, anew=True).version == file.version
-    )  # the same before and after, so all of it is of one version
+    # The same before and after, so that all of it is of one version.
+    return version_of(file.path, anew=True).version == file.version
 
 
 def _place(file: ObjectFile) -> Path:
