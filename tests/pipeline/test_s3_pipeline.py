@@ -134,7 +134,7 @@ def test_commands_read_it_as_a_folder(stored: tuple[World, Summary], finished: t
     checkpoints = here.catalog.checkpoint_ids[:3]
     task = here.catalog.domains[checkpoints[0]]
     for command in (
-        ("plan", *checkpoints, "--task", task),
+        ("plan", *checkpoints, "--task", task, "--any-domains"),
         ("features", "--task", task),
         ("bandit", "rounds", bandit_names(here.root)[0]),
         ("bandit", "list"),
