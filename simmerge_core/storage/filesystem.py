@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 EXTRAS = {"s3": "simmerge[s3]", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """What is installed for each scheme that a data root may have."""
 
+FETCHED_PART, PARTS_AT_ONCE = 16 << 20, 4
+"""Bytes of the parts that a large S3 object is fetched in, and how many are in memory at once, in either direction."""
+
+LARGE = 64 << 20
+"""Bytes from which objects are moved one after the other, so that memory stays bounded."""
+
+_OPTIONS = {"s3": {"default_block_size": FETCHED_PART, "max_concurrency": PARTS_AT_ONCE}}
 _CONFLICT, _TAKEN = {"ConditionalRequestConflict", "409"}, {"PreconditionFailed", "412"}
 
 
@@ -31,7 +38,7 @@ def file_system(scheme: str) -> AbstractFileSystem:
         import fsspec
 
         # Listings are asked for when they are needed: what another process has written must be seen.
-        return fsspec.filesystem(scheme, use_listings_cache=False)
+        return fsspec.filesystem(scheme, use_listings_cache=False, **_OPTIONS.get(scheme, {}))
     except ImportError as error:
         raise StorageError(
             f"A data root under {scheme}:// needs packages that are not installed: pip install '{EXTRAS[scheme]}'."

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from simmerge_core.errors import StorageError
-from simmerge_core.storage.filesystem import asking, file_system
+from simmerge_core.storage.filesystem import LARGE, asking, file_system
 from simmerge_core.storage.listings import listed
 from simmerge_core.storage.local_copies import local_copies
 from simmerge_core.storage.location import Location
@@ -60,11 +60,14 @@ def uploaded_folder(path: ObjectPath, *, last: str, once: bool = False) -> Itera
         if path / last in there:
             (path / last).unlink(missing_ok=True)
         targets = {path.joinpath(*file.relative_to(temporary).parts): file for file in files if file != ends}
+        small = {target: file for target, file in targets.items() if file.stat().st_size < LARGE}
         with ThreadPoolExecutor(_TOGETHER, thread_name_prefix="upload") as pool:
-            list(pool.map(put, targets.values(), targets.keys()))
+            list(pool.map(put, small.values(), small.keys()))
+        for target in targets.keys() - small.keys():
+            put(targets[target], target)
         _delete([old for old in there if old not in targets and old != path / last])
         if once:
-            created(path / last, ends.read_bytes())
+            created(path / last, ends.read_bytes())  # another writer's that came first is as good
         else:
             put(ends, path / last)
     finally:

@@ -6,12 +6,12 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from simmerge_core.errors import StorageError
-from simmerge_core.storage.filesystem import asking, file_system
+from simmerge_core.storage.filesystem import LARGE, asking, file_system
 from simmerge_core.storage.listings import ObjectFile, version_of
 from simmerge_core.storage.location import Location
 from simmerge_core.storage.scratch import scratch_folder
@@ -60,10 +60,12 @@ def local_copies(files: Iterable[ObjectFile]) -> list[Path | None]:
     found: list[Path | None] = [_there(file) for file in files]
     absent = [number for number, copy in enumerate(found) if copy is None]
     if absent:
-        with ThreadPoolExecutor(min(_TOGETHER, len(absent)), thread_name_prefix="fetch") as pool:
-            fetched: Sequence[Path | None] = list(pool.map(_copy, [files[number] for number in absent]))
-        for number, copy in zip(absent, fetched, strict=True):
-            found[number] = copy
+        small = [number for number in absent if files[number].bytes < LARGE]
+        with ThreadPoolExecutor(_TOGETHER, thread_name_prefix="fetch") as pool:
+            for number, copy in zip(small, pool.map(_copy, [files[number] for number in small]), strict=True):
+                found[number] = copy
+        for number in set(absent) - set(small):
+            found[number] = _copy(files[number])
     return found
 
 

@@ -8,7 +8,7 @@ from simmerge_core.errors import StorageError
 from simmerge_core.storage.filesystem import asking, file_system
 from simmerge_core.storage.location import Location
 from simmerge_core.storage.object_path import ObjectPath
-from simmerge_core.storage.writing import check_exclusive
+from simmerge_core.storage.writing import require_exclusive
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def check_data_root(root: Location, *, writing: bool) -> None:
     """Raise StorageError if a data root in an object store cannot be listed, or, if `writing`, written exclusively.
 
-    A HEAD, a LIST and a HEAD of the bucket at most, for writing two PUTs and a DELETE; nothing for a folder of this
-    machine.
+    A HEAD, a LIST and a HEAD of the bucket at most, for writing once two PUTs and a DELETE; nothing for a folder of
+    this machine.
     """
     if not isinstance(root, ObjectPath):
         return
@@ -29,7 +29,7 @@ def check_data_root(root: Location, *, writing: bool) -> None:
             if not fs.exists(root.key) and not _may_be(fs, root.bucket):
                 raise FileNotFoundError
             if writing:
-                check_exclusive(root)
+                require_exclusive(root)
     except FileNotFoundError as error:
         raise StorageError(f"Data root {root} cannot be used: there is no bucket {place}; make it first.") from error
     except PermissionError as error:

@@ -47,14 +47,17 @@ def created(path: ObjectPath, data: bytes) -> bool:
     StorageError
         If the store does not refuse to replace an object; asked once in a process.
     """
-    if (path.scheme, path.bucket) not in _exclusive:
-        check_exclusive(path.parent)
-        _exclusive.add((path.scheme, path.bucket))
+    require_exclusive(path.parent)
     return _created(path, data)
 
 
-def check_exclusive(folder: ObjectPath) -> None:
-    """Raise StorageError if the store lets a second writer replace what it should only create: two PUTs, one DELETE."""
+def require_exclusive(folder: ObjectPath) -> None:
+    """Raise StorageError if the store lets a second writer replace what it should only create.
+
+    Two PUTs and a DELETE, once for each bucket in a process.
+    """
+    if (folder.scheme, folder.bucket) in _exclusive:
+        return
     trial = folder / f".exclusive-{uuid.uuid4().hex}.tmp"
     try:
         first = _created(trial, b"first")
@@ -67,6 +70,7 @@ def check_exclusive(folder: ObjectPath) -> None:
             f"The store of {folder.scheme}://{folder.bucket} does not keep to exclusive creation (If-None-Match: *), "
             "without which two writers could replace each other's events: use one that does, or a shared file system."
         )
+    _exclusive.add((folder.scheme, folder.bucket))
 
 
 def _created(path: ObjectPath, data: bytes) -> bool:

@@ -28,6 +28,7 @@ from simmerge_core.storage import (
     moved_folder,
     removed,
 )
+from simmerge_core.storage import filesystem as filesystem_module
 from simmerge_core.storage import writing as writing_module
 from simmerge_core.storage.eviction import delete_unused
 from simmerge_core.storage.local_copies import copies_folder
@@ -97,9 +98,7 @@ def test_a_reader_sees_whole_versions_while_a_writer_overwrites(s3: S3Server) ->
 def test_an_object_that_is_replaced_while_its_parts_are_fetched_is_fetched_again(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from s3fs import S3FileSystem
-
-    monkeypatch.setattr(S3FileSystem, "default_block_size", 1000)
+    monkeypatch.setitem(filesystem_module._OPTIONS["s3"], "default_block_size", 1000)
     path = place(s3, "big.bin")
     s3.put(key_of(s3, path), b"o" * 5000)
     ranges = []
