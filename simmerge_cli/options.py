@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from simmerge_core.storage import Location, ObjectPath, check_data_root, located
 
 CatalogFile = Annotated[
     Path,
@@ -15,10 +17,28 @@ CatalogFile = Annotated[
 ]
 DEFAULT_CATALOG = Path("demo/catalog.yaml")
 
+if TYPE_CHECKING:
+    DataPlace = Location
+else:
+    DataPlace = ObjectPath  # typer takes no unions, and would turn a Path's value into one; the parser gives either
+
+
+def data_root(place: str | Path) -> Location:
+    """A folder as it is, or the place that a URL names; raises StorageError if that cannot be read."""
+    found = located(place)
+    check_data_root(found, writing=False)
+    return found
+
+
 DataFolder = Annotated[
-    Path,
+    DataPlace,
     typer.Option(
-        "--data", envvar="SIMMERGE_DATA", metavar="DIR", show_envvar=False, help="The data root that holds results."
+        "--data",
+        envvar="SIMMERGE_DATA",
+        metavar="DIR",
+        show_envvar=False,
+        parser=data_root,
+        help="The data root that holds results: a folder, or s3://bucket/prefix.",
     ),
 ]
 DEFAULT_DATA = Path("data")

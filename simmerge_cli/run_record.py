@@ -12,7 +12,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simmerge_core.storage import Location
 
 _SAMPLE_SECONDS = 0.5
 _KEPT_RUNS = 20
@@ -84,7 +87,7 @@ class RunRecord:
             "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         }
 
-    def write(self, path: Path, *, finished: bool) -> None:
+    def write(self, path: Location, *, finished: bool) -> None:
         """Append this run to the runs in `path`; a file that cannot be read is started anew."""
         import json
 

@@ -35,6 +35,10 @@ class TableError(SimMergeError):
     """A table does not satisfy its declared schema."""
 
 
+class StorageError(SimMergeError):
+    """The data root's object store cannot be used, or does not keep to what results rest on."""
+
+
 class SelectionError(SimMergeError):
     """A selector cannot be trained or asked: too few rows, unknown features, unknown checkpoints."""
 

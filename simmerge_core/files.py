@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from simmerge_core.storage import Location, ObjectPath, created, local_copy, uploaded, uploaded_folder
+
 _HOST = "".join(c if c.isalnum() or c == "-" else "_" for c in socket.gethostname())
 
 
@@ -34,11 +36,16 @@ def _sync_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
+def write_atomically(path: Location) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed over `path`, on error removed.
 
-    The temporary name starts with a dot, so that globs over a data root never see it.
+    The temporary name starts with a dot, so that globs over a data root never see it. For an object it lies on this
+    machine, and is uploaded.
     """
+    if isinstance(path, ObjectPath):
+        with uploaded(path) as temporary:
+            yield temporary
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
@@ -79,12 +86,19 @@ def _alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def replaced_folder(path: Path) -> Iterator[Path]:
+def replaced_folder(path: Location, *, last: str | None = None, once: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the place of `path`, on error it is removed.
 
     An earlier folder at `path` is moved aside first and deleted only once the new one stands, so that a failure at
-    any point leaves one complete folder.
+    any point leaves one complete folder. In an object store the object `last` says which folders are complete, and
+    `once` that a complete one stays (`storage.uploaded_folder`).
     """
+    if isinstance(path, ObjectPath):
+        if last is None:
+            raise ValueError(f"{path}: a folder in an object store needs a last object, which says that it is whole.")
+        with uploaded_folder(path, last=last, once=once) as temporary:
+            yield temporary
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep_abandoned(path)
     token = f"{_writer(os.getpid())}.{uuid.uuid4().hex}"
@@ -110,14 +124,16 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Location, value: Any) -> None:
     """Write `value` as sorted, indented JSON, atomically."""
     with write_atomically(path) as temporary:
         temporary.write_text(_json_text(value), encoding="utf-8")
 
 
-def write_json_once(path: Path, value: Any) -> bool:
+def write_json_once(path: Location, value: Any) -> bool:
     """As `write_json`, unless there is a file already: of several writers one succeeds, and only it gets True."""
+    if isinstance(path, ObjectPath):
+        return created(path, _json_text(value).encode("utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
@@ -143,7 +159,7 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def hash_file(path: Path) -> str:
+def hash_file(path: Location) -> str:
     """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as handle:
+    with local_copy(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

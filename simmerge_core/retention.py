@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from simmerge_core.catalog import Catalog
 from simmerge_core.errors import TableError
+from simmerge_core.storage import Location, ObjectPath, listed, removed
 from simmerge_core.tables import DataRoot
 
 LEAST_DAYS = 1.0
@@ -32,7 +32,7 @@ class Expendable:
         Since its newest file was written.
     """
 
-    path: Path
+    path: Location
     why: str
     bytes: int
     days: float
@@ -61,9 +61,10 @@ def expendable(root: DataRoot, catalog: Catalog, *, keep_days: float, now: float
             f"keep_days is {keep_days:g}, but what is younger than a day may be in the making: give 1 or more."
         )
     found = []
+    leftovers = _leftovers(root.root) if isinstance(root.root, Path) else ()  # an upload that ended early has no name
     for path, why, least in (
         *((p, why, keep_days) for p, why in _caches(root, catalog)),
-        *((p, "left by a writer that was killed", LEAST_DAYS) for p in _leftovers(root.root)),
+        *((p, "left by a writer that was killed", LEAST_DAYS) for p in leftovers),
     ):
         size, newest = _extent(path)
         days = (now - newest) / _SECONDS
@@ -76,24 +77,26 @@ def remove(found: Sequence[Expendable]) -> int:
     """Delete them; bytes that became free."""
     freed = 0
     for each in found:
-        if each.path.is_dir():
-            shutil.rmtree(each.path, ignore_errors=True)
-        else:
-            each.path.unlink(missing_ok=True)
+        removed(each.path)
         freed += each.bytes if not each.path.exists() else 0
     return freed
 
 
-def _caches(root: DataRoot, catalog: Catalog) -> Iterator[tuple[Path, str]]:
+def _caches(root: DataRoot, catalog: Catalog) -> Iterator[tuple[Location, str]]:
     checkpoints, tasks = {catalog.base.id, *catalog.checkpoint_ids}, set(catalog.task_ids)
-    for folder in sorted((root.root / "probe_activations").glob("checkpoint=*/task=*")):
+    for folder in _folders(root.root / "probe_activations", "checkpoint=*/task=*"):
         checkpoint, task = (urllib.parse.unquote(part.partition("=")[2]) for part in folder.parts[-2:])
         if checkpoint not in checkpoints:
             yield folder, f"probe cache of checkpoint {checkpoint}, which the catalog no longer declares"
         elif task not in tasks:
             yield folder, f"probe cache on task {task}, which the catalog no longer declares"
-    for folder in sorted((root.root / "experiments" / "models").glob("[!.]*")):
+    for folder in _folders(root.root / "experiments" / "models", "[!.]*"):
         yield folder, "selector that an experiment trained; it is trained again where it is needed"
+
+
+def _folders(place: Location, pattern: str) -> Sequence[Location]:
+    found: list[Location] = [*place.glob(pattern)]
+    return sorted(found, key=str)
 
 
 def _leftovers(root: Path) -> Iterator[Path]:
@@ -104,8 +107,11 @@ def _leftovers(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _extent(path: Path) -> tuple[int, float]:
+def _extent(path: Location) -> tuple[int, float]:
     """Bytes, and the time of the newest file."""
+    if isinstance(path, ObjectPath):
+        objects = listed(path)
+        return sum(o.bytes for o in objects), max((o.seconds for o in objects), default=0.0)
     files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
     stats = [f.stat() for f in files]
     return sum(s.st_size for s in stats), max((s.st_mtime for s in stats), default=path.stat().st_mtime)

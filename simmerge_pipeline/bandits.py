@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
@@ -41,10 +39,10 @@ def ready_bandit(
 
     Where there is none it is started, on the labels that are there.
     """
-    from simmerge_core.bandit import OnlineBandit, bandit_folder, bandit_name, warm_start
+    from simmerge_core.bandit import OnlineBandit, bandit_folder, bandit_name, is_started, warm_start
 
     folder = bandit_folder(root, bandit_name(actions, policy))
-    if (folder / "warm").is_dir():
+    if is_started(folder):
         online = OnlineBandit.open(folder)
     else:
         rows = _warm_rows(catalog, root, prints, actions)
@@ -56,10 +54,10 @@ def ready_bandit(
 
 def drop_unused(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], actions: str, policy: str) -> None:
     """Remove a bandit that has chosen nothing and was started on other labels: the next start is on those of today."""
-    from simmerge_core.bandit import OnlineBandit, bandit_folder, bandit_name
+    from simmerge_core.bandit import OnlineBandit, bandit_folder, bandit_name, drop, is_started
 
     folder = bandit_folder(root, bandit_name(actions, policy))
-    if not (folder / "warm").is_dir():
+    if not is_started(folder):
         return
     online = OnlineBandit.open(folder)
     if online.durable.rounds().height:
@@ -69,18 +67,15 @@ def drop_unused(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], act
     except SelectionError:
         return  # an operator that has no labels yet joins the one there is
     if online.encoder.training_fingerprint != known.fingerprint:
-        # Under another name first: whoever is about to choose finds no log to write to, and tries again.
-        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        drop(folder)
 
 
 def bandit_source(root: DataRoot, name: str) -> str | None:
     """Key of a bandit's encoder, which tells one start from another; None where there is no bandit."""
-    from simmerge_core.bandit import DurableBandit, bandit_folder
+    from simmerge_core.bandit import DurableBandit, bandit_folder, is_started
 
     folder = bandit_folder(root, name)
-    return DurableBandit.open(folder).source if (folder / "warm").is_dir() else None
+    return DurableBandit.open(folder).source if is_started(folder) else None
 
 
 def _warm_rows(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], actions: str) -> TrainingRows:

@@ -11,6 +11,7 @@ from simmerge_core.catalog import Catalog
 from simmerge_core.checkpoints import CheckpointFolder, open_checkpoint, resolve
 from simmerge_core.errors import CheckpointError, ProbeError, TableError
 from simmerge_core.probes import cached, is_cached, probe_key, read_prompts
+from simmerge_core.storage import kept_listings
 from simmerge_core.tables import CHECKPOINTS, FUNCTIONAL_SIMILARITY, PAIRWISE_FEATURES, WEIGHT_GRAM, DataRoot, Table
 
 if TYPE_CHECKING:
@@ -42,12 +43,13 @@ def task_probe_key(catalog: Catalog, task: str) -> str:
 def probe_records(root: DataRoot, catalog: Catalog, task: str, prints: Mapping[str, str]) -> dict[str, ProbeRecord]:
     """Records of all checkpoints on a task that were computed from the present weights and the present probe set."""
     key, found = task_probe_key(catalog, task), {}
-    for checkpoint, fingerprint in prints.items():
-        if is_cached(root, checkpoint, task):
-            try:
-                found[checkpoint] = cached(root, checkpoint, task, fingerprint=fingerprint, probe_key=key)
-            except ProbeError:
-                continue  # of other weights or probes: as good as absent until it is recorded again
+    with kept_listings(root.root):
+        for checkpoint, fingerprint in prints.items():
+            if is_cached(root, checkpoint, task):
+                try:
+                    found[checkpoint] = cached(root, checkpoint, task, fingerprint=fingerprint, probe_key=key)
+                except ProbeError:
+                    continue  # of other weights or probes: as good as absent until it is recorded again
     return found
 
 
@@ -106,7 +108,8 @@ def _current(rows: pl.DataFrame, prints: Mapping[str, str]) -> set[tuple[str, st
 
 def recorded(root: DataRoot, task: str, prints: Mapping[str, str]) -> list[str]:
     """Checkpoints with a probe record on the task; the records are not opened."""
-    return [checkpoint for checkpoint in prints if is_cached(root, checkpoint, task)]
+    with kept_listings(root.root):
+        return [checkpoint for checkpoint in prints if is_cached(root, checkpoint, task)]
 
 
 def require_record(records: Mapping[str, ProbeRecord], checkpoint: str, task: str) -> None:

@@ -23,6 +23,7 @@ from simmerge_core.catalog import Catalog, load_catalog
 from simmerge_core.devices import check_device
 from simmerge_core.errors import SimMergeError, TableError
 from simmerge_core.labels import kept_workers
+from simmerge_core.storage import Location, check_data_root, kept_listings, located
 from simmerge_core.tables import DataRoot
 from simmerge_pipeline.asset_options import ACCELERATOR
 from simmerge_pipeline.event_log import persistent_instance
@@ -105,7 +106,7 @@ class Summary:
 def materialize_all(
     *,
     catalog: str | Path,
-    data_root: str | Path,
+    data_root: str | Location,
     dagster_home: str | Path | None = None,
     workers: int = 0,
     device: str = "cpu",
@@ -121,7 +122,7 @@ def materialize_all(
     catalog
         Catalog file.
     data_root
-        Folder of all results.
+        Folder of all results, or their place in an object store.
     dagster_home
         Folder of the persistent instance; ``dagster_home`` of the project if None.
     workers
@@ -144,14 +145,15 @@ def materialize_all(
 
     Raises
     ------
-    CatalogError
-        Before any work, if the catalog is not usable.
+    CatalogError, TableError, StorageError
+        Before any work, if the catalog or the data root is not usable.
     """
     begun = time.perf_counter()
     declared = load_catalog(catalog)
     check_device(device)
-    _refuse_unusable(Path(data_root).absolute())
-    data = DataRootResource(path=str(Path(data_root).absolute()))
+    place = located(data_root).absolute()
+    _refuse_unusable(place)
+    data = DataRootResource(path=str(place))
     resources = {
         "catalog": CatalogResource(path=str(Path(catalog).absolute())),
         "data": data,
@@ -169,8 +171,11 @@ def materialize_all(
     return Summary(done, time.perf_counter() - begun)
 
 
-def _refuse_unusable(data: Path) -> None:
-    """Raise TableError if nothing can be written below the data root, before every partition fails by itself."""
+def _refuse_unusable(data: Location) -> None:
+    """Raise if nothing can be written below the data root, before every partition fails by itself."""
+    if not isinstance(data, Path):
+        check_data_root(data, writing=True)
+        return
     place = data
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -242,19 +247,20 @@ class _Driver:
         keys = self._declared(name)
         summary = AssetSummary(name, partitions=len(keys))
         known, wanted = self._stamps(name, keys), []
-        for key in keys:
-            if self._waits(name, key):
-                self._leave(summary, [key])
-                continue
-            try:
-                current = stamp(name, self.catalog, self.root, key)
-            except (SimMergeError, OSError) as error:
-                summary.failed[key or name] = str(error)
-                continue
-            if known.get(key) == current and exists(name, self.root, key):
-                summary.current += 1
-            else:
-                wanted.append(key)
+        with kept_listings(self.root.root):  # nothing is written meanwhile
+            for key in keys:
+                if self._waits(name, key):
+                    self._leave(summary, [key])
+                    continue
+                try:
+                    current = stamp(name, self.catalog, self.root, key)
+                except (SimMergeError, OSError) as error:
+                    summary.failed[key or name] = str(error)
+                    continue
+                if known.get(key) == current and exists(name, self.root, key):
+                    summary.current += 1
+                else:
+                    wanted.append(key)
         begun, pieces = time.perf_counter(), self._pieces(name, wanted)
         whole, pace = "", 0.0  # what ended a run without naming partitions; seconds per partition so far
         for number, piece in enumerate(pieces):

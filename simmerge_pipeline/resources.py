@@ -10,6 +10,7 @@ from pydantic import Field
 
 from simmerge_core.catalog import Catalog, load_catalog
 from simmerge_core.catalog.last_good import load_or_last_good
+from simmerge_core.storage import located
 from simmerge_core.tables import DataRoot
 
 # Dagster starts run workers with other working directories, so relative paths need a fixed place to start from.
@@ -58,7 +59,10 @@ class DataRootResource(dg.ConfigurableResource):
 
     path: str = Field(
         default="data",
-        description="folder of all results; a relative path starts at the project root; SIMMERGE_DATA sets it",
+        description=(
+            "folder of all results, or s3://bucket/prefix; a relative path starts at the project root; "
+            "SIMMERGE_DATA sets it"
+        ),
     )
 
     @classmethod
@@ -69,7 +73,8 @@ class DataRootResource(dg.ConfigurableResource):
     @property
     def root(self) -> DataRoot:
         """The data root."""
-        return DataRoot(_absolute(self.path))
+        place = located(self.path)
+        return DataRoot(_absolute(self.path) if isinstance(place, Path) else place)
 
 
 class ComputeResource(dg.ConfigurableResource):

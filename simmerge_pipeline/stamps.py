@@ -17,7 +17,8 @@ from simmerge_core.features.columns import FEATURE_VERSION
 from simmerge_core.files import hash_json
 from simmerge_core.plans import plan_of
 from simmerge_core.probes import is_cached
-from simmerge_core.selector import SELECTOR_FORMAT
+from simmerge_core.selector import SELECTOR_FORMAT, Selector
+from simmerge_core.storage import files_below
 from simmerge_core.tables import (
     ACTIVE_LABELS,
     BANDIT_ROUNDS,
@@ -75,7 +76,7 @@ def exists(asset: str, root: DataRoot, key: str | None = None) -> bool:
     if asset == "bandit":
         return (root.root / asset / "bandits.json").is_file()
     if asset == "selector":
-        return all((root.root / asset / name).is_dir() for name in ("paper", "extended"))
+        return all(Selector.is_in(root.root / asset / name) for name in ("paper", "extended"))
     return (root.root / asset / "report.json").is_file()
 
 
@@ -209,9 +210,11 @@ def _files(folder: Path, *patterns: str) -> list[list[Any]]:
 
 
 def _table_files(root: DataRoot, *tables: str) -> list[Any]:
-    """Path, size and time of every file of the tables: what changes when any partition is written."""
-    files = sorted(file for table in tables for file in (root.root / table).rglob("part.parquet"))
-    return [[str(file.relative_to(root.root)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    """Path, size and version of every file of the tables: what changes when any partition is written."""
+    files = [file for table in tables for file in files_below(root.root / table, pattern="part.parquet")]
+    above = len(root.root.parts)
+    told = [["/".join(file.path.parts[above:]), file.bytes, file.version] for file in files]
+    return sorted(told, key=lambda entry: str(entry[0]).split("/"))
 
 
 def _pairs(root: DataRoot, table: str, key: str) -> list[Any]:

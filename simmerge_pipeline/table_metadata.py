@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from simmerge_core.storage import Location, size_of
 from simmerge_core.tables import Table
 
 
@@ -46,7 +46,7 @@ def definition_metadata(table: Table) -> dict[str, Any]:
     }
 
 
-def written_metadata(table: Table, frame: pl.DataFrame, path: Path) -> dict[str, Any]:
+def written_metadata(table: Table, frame: pl.DataFrame, path: Location) -> dict[str, Any]:
     """Metadata of one partition that was written."""
     rows = "dagster/partition_row_count" if table.partition else "dagster/row_count"
-    return {rows: frame.height, "bytes": path.stat().st_size, "dagster/uri": path.as_uri()}
+    return {rows: frame.height, "bytes": size_of(path), "dagster/uri": path.as_uri()}

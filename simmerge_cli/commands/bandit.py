@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from simmerge_core.errors import BanditError
 
 if TYPE_CHECKING:
     from simmerge_core.bandit import OnlineBandit
+    from simmerge_core.storage import Location
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -190,7 +190,7 @@ def _end(broken: Mapping[str, str]) -> None:
         raise typer.Exit(_DIFFERENT)
 
 
-def _opened(data: Path, name: str) -> OnlineBandit:
+def _opened(data: Location, name: str) -> OnlineBandit:
     from simmerge_core.bandit import OnlineBandit, bandit_folder
     from simmerge_core.tables import DataRoot
 

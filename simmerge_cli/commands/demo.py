@@ -16,6 +16,7 @@ from simmerge_core.errors import SimMergeError
 
 if TYPE_CHECKING:
     from simmerge_cli.run_record import RunRecord
+    from simmerge_core.storage import Location
     from simmerge_pipeline.materialize import Summary
 
 EPILOG = (
@@ -55,8 +56,10 @@ def run(
         raise SimMergeError(f"--full and --preset {preset} contradict each other: give one of them.")
     from simmerge_cli.run_record import RunRecord
     from simmerge_core.devices import check_device
+    from simmerge_core.storage import check_data_root
 
     check_device(device)
+    check_data_root(data, writing=True)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one progress display is enough
     record = RunRecord()
     finished = False
@@ -99,7 +102,7 @@ def _trained(stage: str, fraction: float) -> float:
 
 
 def _materialize(
-    catalog: Path, data: Path, dagster_home: Path, workers: int, device: str, record: RunRecord, report: Progress
+    catalog: Path, data: Location, dagster_home: Path, workers: int, device: str, record: RunRecord, report: Progress
 ) -> Summary:
     from simmerge_cli.dagster_home import prepared
     from simmerge_pipeline.materialize import materialize_all
@@ -123,7 +126,9 @@ def _materialize(
     return summary
 
 
-def _close(record: RunRecord, summary: Summary, *, catalog: Path, data: Path, dagster_home: Path, json: bool) -> None:
+def _close(
+    record: RunRecord, summary: Summary, *, catalog: Path, data: Location, dagster_home: Path, json: bool
+) -> None:
     """What came out, where it lies, and what to do next."""
     result = _report(data)
     places = {
@@ -159,14 +164,14 @@ def _rows_of(places: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, place
 
 
-def _report(data: Path) -> dict[str, Any] | None:
+def _report(data: Location) -> dict[str, Any] | None:
     import json
 
     file = data / "report" / "report.json"
     return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
 
-def _ui_command(catalog: Path, data: Path, dagster_home: Path) -> str:
+def _ui_command(catalog: Path, data: Location, dagster_home: Path) -> str:
     usual = (Path("demo/catalog.yaml").absolute(), DEFAULT_DATA.absolute(), DEFAULT_DAGSTER_HOME.absolute())
     if tuple(path.absolute() for path in (catalog, data, dagster_home)) == usual:
         return "make ui"

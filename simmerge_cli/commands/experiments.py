@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simmerge_cli.options import Json
+from simmerge_cli.options import DataPlace, Json, data_root
 from simmerge_cli.output import note, print_json, print_table, progress
 from simmerge_core.errors import SelectionError
 
@@ -35,12 +35,15 @@ def run(
     catalog: Annotated[
         Path, typer.Option("--catalog", metavar="FILE", help="The catalog, built by `simmerge demo --preset full`.")
     ] = STUDIES / "full/demo/catalog.yaml",
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Its data root.")] = STUDIES / "full/data",
+    data: Annotated[DataPlace, typer.Option("--data", metavar="DIR", parser=data_root, help="Its data root.")] = STUDIES
+    / "full/data",
     larger_catalog: Annotated[
         Path | None,
         typer.Option("--larger-catalog", metavar="FILE", help="A catalog of larger models, for the transfer."),
     ] = None,
-    larger_data: Annotated[Path | None, typer.Option("--larger-data", metavar="DIR", help="Its data root.")] = None,
+    larger_data: Annotated[
+        DataPlace | None, typer.Option("--larger-data", metavar="DIR", parser=data_root, help="Its data root.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where results.md and results/ go; <data>/experiments if not given."),
@@ -112,7 +115,7 @@ def run(
     for name, lack in lacking.items():
         note(f"The experiment {name} was left out, it needs {lack}.")
     if place is not None:
-        note(f"{place} holds everything; figures and raw rows are in {place.with_suffix('')}.")
+        note(f"{place} holds everything; figures and raw rows are in {place.parent / place.stem}.")
 
 
 def _as_dict(bar: Bar) -> dict[str, object]:

@@ -14,6 +14,8 @@ from simmerge_core.errors import TableError
 if TYPE_CHECKING:
     import polars as pl
 
+    from simmerge_core.storage import Location
+
 EPILOG = (
     "\b\nExample:\n"
     "  simmerge features --task math --pair math-01 code-02\n"
@@ -84,7 +86,7 @@ def _checkpoints(rows: pl.LazyFrame) -> set[str]:
     return {*ids["a"].to_list(), *ids["b"].to_list()}
 
 
-def _check_known(kind: str, wanted: list[str] | tuple[str, ...], known: set[str], data: Path) -> None:
+def _check_known(kind: str, wanted: list[str] | tuple[str, ...], known: set[str], data: Location) -> None:
     for name in wanted:
         if name not in known:
             raise TableError(f"Features under {data} have no {kind} {name!r}: known are {', '.join(sorted(known))}.")

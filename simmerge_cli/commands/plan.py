@@ -18,6 +18,8 @@ from simmerge_core.errors import SelectionError, TableError
 if TYPE_CHECKING:
     import polars as pl
 
+    from simmerge_core.storage import Location
+
 EPILOG = (
     "\b\nExample:\n"
     "  simmerge plan math-01 code-02 rag-03 --task math --explain\n"
@@ -81,7 +83,7 @@ def run(
     target = target_of(tasks, combine=how, weights=weights)
     features = _features(data, tasks=tasks, checkpoints=checkpoints)
     folder = selector or selector_folder(DataRoot(data), actions)
-    if not folder.is_dir():
+    if not Selector.is_in(folder):
         raise SelectionError(f"There is no selector in {folder}: run `simmerge demo`, or materialize selector first.")
     model = Selector.load(folder)
     if adapt:
@@ -147,7 +149,7 @@ def _print_plans(ranked: pl.DataFrame, interval: str) -> None:
     print_table(("rank", "order", "operators", "predicted utility", interval, "behind the first by"), rows)
 
 
-def _features(data: Path, *, tasks: Sequence[str], checkpoints: Sequence[str]) -> pl.DataFrame:
+def _features(data: Location, *, tasks: Sequence[str], checkpoints: Sequence[str]) -> pl.DataFrame:
     """Rows of the feature table among `checkpoints` on `tasks`, each pair once."""
     import polars as pl
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from simmerge_core.analysis.units import Target, Units, build_units
 from simmerge_core.catalog import Catalog
 from simmerge_core.errors import SelectionError
 from simmerge_core.plans import Plan, plan_of
+from simmerge_core.storage import Location
 from simmerge_core.tables import (
     CHECKPOINTS,
     MERGE_LABELS,
@@ -42,7 +42,7 @@ TARGETS: Mapping[str, Target] = {"paper": "expert_task", "extended": "both_tasks
 """What each action set is judged by: the expert's task as in the paper, or the mean over both parents' tasks."""
 
 
-def selector_folder(root: DataRoot, action_set: str, *, reverse: bool = False) -> Path:
+def selector_folder(root: DataRoot, action_set: str, *, reverse: bool = False) -> Location:
     """Where the selector of an action set lies: trained on the first item set, or with `reverse` on the second."""
     return root.root / "selector" / (f"{action_set}-reverse" if reverse else action_set)
 
@@ -58,12 +58,12 @@ def load_selectors(root: DataRoot, action_set: str, *, item_sets: tuple[str, ...
     from simmerge_core.selector import Selector
 
     forward = selector_folder(root, action_set)
-    if not forward.is_dir():
+    if not Selector.is_in(forward):
         raise SelectionError(
             f"There is no selector in {forward}: materialize the asset selector, or run `simmerge demo`."
         )
     backward = selector_folder(root, action_set, reverse=True)
-    along = directions(item_sets, both=backward.is_dir())
+    along = directions(item_sets, both=Selector.is_in(backward))
     return {d: Selector.load(folder) for d, folder in zip(along, (forward, backward), strict=False)}
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from simmerge_core.bandit.durable import DurableBandit
     from simmerge_core.bandit.encoder import Encoder, train_encoder
     from simmerge_core.bandit.model import BanditModel
-    from simmerge_core.bandit.online import OnlineBandit, bandit_folder, bandit_name, bandit_names
+    from simmerge_core.bandit.online import OnlineBandit, bandit_folder, bandit_name, bandit_names, drop, is_started
     from simmerge_core.bandit.policies import POLICIES, Choice, LinearBandit, LinTS, LinUCB, UniformBandit
     from simmerge_core.bandit.posterior import Posterior
     from simmerge_core.bandit.propensity import probability_of_best
@@ -41,7 +41,9 @@ _HOME = {
     "bandit_name": "online",
     "bandit_names": "online",
     "choose_plan": "steps",
+    "drop": "online",
     "expected": "steps",
+    "is_started": "online",
     "plan_step": "steps",
     "probability_of_best": "propensity",
     "step_blocks": "steps",
@@ -73,7 +75,9 @@ __all__ = [
     "bandit_name",
     "bandit_names",
     "choose_plan",
+    "drop",
     "expected",
+    "is_started",
     "plan_step",
     "probability_of_best",
     "step_blocks",

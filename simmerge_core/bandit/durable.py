@@ -27,8 +27,9 @@ from simmerge_core.bandit.events import Event, Kind
 from simmerge_core.bandit.log import EventLog, is_litter, sync_folder
 from simmerge_core.bandit.policies import LinearBandit
 from simmerge_core.bandit.replaying import Progress, Replay, Round, Rounds, apply, replay
-from simmerge_core.bandit.saving import saved_key
+from simmerge_core.bandit.saving import SETTINGS_FILE, save_bandit, saved_key
 from simmerge_core.errors import BanditError
+from simmerge_core.storage import Location, ObjectPath, begin_folder, has_begun, is_complete, located, removed
 
 SNAPSHOT_EVERY, _SNAPSHOTS = 64, 2
 _CHOSEN = ("round_id", "request", "step", "context_hash", "source", "arm", "propensity", "draw_seed")
@@ -42,11 +43,11 @@ class DurableBandit:
     The log is read when something is first asked, so that a log whose reading is refused can still be replayed.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Location) -> None:
+        self.folder = located(folder)
         self._log = EventLog(self.folder / "log")
         self._warm = LinearBandit.load(self.folder / "warm")
-        if not (self.folder / "log").is_dir():
+        if not has_begun(self.folder / "log"):
             raise BanditError(
                 f"The bandit in {self.folder} has lost its log, which is what it knows: restore it from a copy."
             )
@@ -55,7 +56,7 @@ class DurableBandit:
         self._rounds: Rounds | None = None
 
     @classmethod
-    def create(cls, folder: str | Path, bandit: LinearBandit) -> Self:
+    def create(cls, folder: str | Location, bandit: LinearBandit) -> Self:
         """Start a bandit's history from its present state; the folder gets it whole or not at all.
 
         Raises
@@ -63,26 +64,16 @@ class DurableBandit:
         BanditError
             If the folder has a history from another state.
         """
-        folder = Path(folder)
+        folder = located(folder)
         warm = folder / "warm"
-        if not warm.exists():
+        if not is_complete(warm, SETTINGS_FILE):
             if EventLog(folder / "log").frame().height:
                 raise BanditError(f"The log in {folder} has lost its warm state: restore {warm} from a copy.")
-            temporary = folder / f".warm.{uuid.uuid4().hex}"
-            try:
-                bandit.save(temporary)
-                sync_folder(temporary)
-                (folder / "log").mkdir(exist_ok=True)
-                temporary.rename(warm)  # never takes the place of a folder that holds something
-                sync_folder(folder)
-                sync_folder(folder.parent)
-            except OSError:
-                if not warm.exists():
-                    raise
-            finally:
-                litter = [path for name in (".warm.*", "..warm.*") for path in folder.glob(name) if is_litter(path)]
-                for left in [temporary, *litter]:
-                    shutil.rmtree(left, ignore_errors=True)
+            if isinstance(folder, ObjectPath):
+                begin_folder(folder / "log")
+                save_bandit(bandit, warm, once=True)
+            else:
+                _begin(folder, bandit)
         found = cls(folder)
         if found._warm.key != bandit.key:
             raise BanditError(
@@ -91,7 +82,7 @@ class DurableBandit:
         return found
 
     @classmethod
-    def open(cls, folder: str | Path) -> Self:
+    def open(cls, folder: str | Location) -> Self:
         """Go on with the bandit in a folder.
 
         Raises
@@ -327,17 +318,23 @@ class DurableBandit:
 
     def _commit(self, rounds: Rounds, event: Event, moved: LinearBandit) -> bool:
         if saved_key(self.folder / "warm") != self._began:
-            raise BanditError(
-                f"The bandit in {self.folder} was put aside or removed meanwhile: materialize this again."
-            )
+            raise self._gone()
         if not self._log.commit(event):
             return False
+        if isinstance(self.folder, ObjectPath) and saved_key(self.folder / "warm") != self._began:
+            # An object store's folder is put aside object by object, the warm state first: what is written while that
+            # stands is taken along, and this may not have been.
+            self._log.withdraw(event)
+            raise self._gone()
         self._rounds = None  # an interrupt between these lines leaves nothing that is half taken
         rounds.take(event)
         self._bandit, self._rounds = moved, rounds
         if (event.sequence + 1) % SNAPSHOT_EVERY == 0:
             self._save_snapshot(event.sequence)
         return True
+
+    def _gone(self) -> BanditError:
+        return BanditError(f"The bandit in {self.folder} was put aside or removed meanwhile: materialize this again.")
 
     def _snapshots(self) -> list[int]:
         folder = self.folder / "snapshots"
@@ -351,8 +348,28 @@ class DurableBandit:
         with contextlib.suppress(OSError, SafetensorError):  # the event is committed, and a snapshot only a cache
             self._bandit.save(folder / f"{number:012d}")
             outdated = [f"{old:012d}" for old in self._snapshots()[:-_SNAPSHOTS]]
-            for name in [*outdated, *(path.name for path in folder.glob(".*") if is_litter(path))]:
-                shutil.rmtree(folder / name, ignore_errors=True)
+            litter = [path.name for path in folder.glob(".*") if is_litter(path)] if isinstance(folder, Path) else []
+            for name in [*outdated, *litter]:
+                removed(folder / name, first=SETTINGS_FILE)
+
+
+def _begin(folder: Path, bandit: LinearBandit) -> None:
+    """Warm state and log of a bandit in a folder of this machine, at once; another's that is there already stays."""
+    warm, temporary = folder / "warm", folder / f".warm.{uuid.uuid4().hex}"
+    try:
+        bandit.save(temporary)
+        sync_folder(temporary)
+        (folder / "log").mkdir(exist_ok=True)
+        temporary.rename(warm)  # never takes the place of a folder that holds something
+        sync_folder(folder)
+        sync_folder(folder.parent)
+    except OSError:
+        if not warm.exists():
+            raise
+    finally:
+        litter = [path for name in (".warm.*", "..warm.*") for path in folder.glob(name) if is_litter(path)]
+        for left in [temporary, *litter]:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _plain(context: Context | np.ndarray) -> Context:

@@ -25,6 +25,7 @@ from simmerge_core.selector.rows import TrainingRows, refuse_leaks
 from simmerge_core.selector.scaling import Scaler
 from simmerge_core.selector.splits import pair_folds, validation_mask
 from simmerge_core.selector.threads import one_blas_thread
+from simmerge_core.storage import Location, local_folder, located
 
 ENCODER_FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE = "encoder.safetensors", "encoder.json"
@@ -113,11 +114,11 @@ class Encoder:
         tensors |= {name: self.weights[name].astype(np.float32) for name in _HIDDEN}
         return {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Location) -> Location:
         """Write `encoder.safetensors` and `encoder.json`; the folder appears complete or not at all."""
         from safetensors.numpy import save_file
 
-        with replaced_folder(Path(folder)) as temporary:
+        with replaced_folder(located(folder), last=CONFIG_FILE) as temporary:
             save_file(self._tensors(), temporary / WEIGHTS_FILE)
             described = {
                 **self._description(),
@@ -126,10 +127,10 @@ class Encoder:
             }
             text = json.dumps(described, indent=2, sort_keys=True, allow_nan=False) + "\n"
             (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
-        return Path(folder)
+        return located(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> Encoder:
+    def load(cls, folder: Location) -> Encoder:
         """Read a saved encoder.
 
         Raises
@@ -137,27 +138,40 @@ class Encoder:
         BanditError
             If a file is missing or damaged, or it is of another format or feature version.
         """
+
+        folder = located(folder)
+        try:
+            with local_folder(folder, last=CONFIG_FILE) as place:
+                return cls._read(place, folder)
+        except FileNotFoundError as error:
+            raise BanditError(
+                f"There is no encoder in {folder}, {CONFIG_FILE} is missing: restore it from a copy, or put the bandit "
+                "aside by `simmerge bandit restart`."
+            ) from error
+
+    @classmethod
+    def _read(cls, place: Path, folder: Location) -> Encoder:
+        """From a folder of this machine, which is said to be `folder`."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        folder = Path(folder)
         for file in (WEIGHTS_FILE, CONFIG_FILE):
-            if not (folder / file).is_file():
+            if not (place / file).is_file():
                 raise BanditError(
                     f"There is no encoder in {folder}, {file} is missing: restore it from a copy, or put the bandit "
                     "aside by `simmerge bandit restart`."
                 )
         try:
-            described = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            described = json.loads((place / CONFIG_FILE).read_text(encoding="utf-8"))
             if described["format"] != ENCODER_FORMAT or described["feature_version"] != FEATURE_VERSION:
                 raise BanditError(
                     f"The encoder in {folder} is of format {described['format']} and feature version "
                     f"{described['feature_version']}, not {ENCODER_FORMAT} and {FEATURE_VERSION}: start a new bandit "
                     "with `simmerge bandit restart`."
                 )
-            if hash_file(folder / WEIGHTS_FILE) != described["weights_sha256"]:
+            if hash_file(place / WEIGHTS_FILE) != described["weights_sha256"]:
                 raise BanditError(f"The weights in {folder} are not those its configuration names: restore the file.")
-            tensors = load_file(folder / WEIGHTS_FILE)
+            tensors = load_file(place / WEIGHTS_FILE)
             found = cls(
                 tuple(described["feature_names"]),
                 Scaler(tensors["scaler.mean"], tensors["scaler.scale"], described["clip"], tuple(described["tasks"])),

@@ -16,15 +16,20 @@ are ignored, and removed with other litter by a later one.
 
 Listing a folder while it changes may miss what comes and goes meanwhile, but nothing that stays. So a number that is
 missing in a listing is looked for by name before it counts as missing.
+
+In an object store event n is put under a condition that fails if the name exists, which says what the hard link says;
+everything else is the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +39,17 @@ import polars as pl
 from simmerge_core.bandit.events import BANDIT_LOG, Event, events_of
 from simmerge_core.errors import BanditError
 from simmerge_core.files import write_atomically
+from simmerge_core.storage import (
+    Location,
+    ObjectFile,
+    ObjectPath,
+    created,
+    has_begun,
+    listed,
+    local_copies,
+    local_copy,
+    located,
+)
 
 BLOCK = 512
 """Events of a segment: part of the format, since a segment's name must follow from an event's number."""
@@ -54,6 +70,7 @@ class _Listing:
     segments: frozenset[int]  # by block
     singles: frozenset[int]  # by sequence number, also those that a segment covers
     temporaries: tuple[str, ...]
+    objects: Mapping[str, ObjectFile]  # by name, in an object store
 
     @property
     def end(self) -> int:
@@ -72,8 +89,8 @@ class EventLog:
     right after those before it is the caller's to know: it reads on and checks again whenever `commit` says no.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Location) -> None:
+        self.folder = located(folder)
         self._singles = 0
         self._tidied = False
 
@@ -115,7 +132,7 @@ class EventLog:
         BanditError
             If the folder is gone: the bandit was put aside meanwhile, and a log made anew would belong to none.
         """
-        if not self.folder.is_dir():
+        if not has_begun(self.folder):
             raise BanditError(
                 f"The log {self.folder} is gone, its bandit was put aside or removed meanwhile: materialize this again."
             )
@@ -123,7 +140,8 @@ class EventLog:
         data = replace(event, time=datetime.now(UTC), writer=writer).parquet()
         if not self._put(self._single(event.sequence), data, writer):
             return False
-        sync_folder(self.folder)
+        if isinstance(self.folder, Path):
+            sync_folder(self.folder)
         if self._segment(event.sequence // BLOCK).exists() and not self._is_ours(event.sequence, writer):
             self._single(event.sequence).unlink(missing_ok=True)
             return False
@@ -152,24 +170,30 @@ class EventLog:
             if n // BLOCK in merged_blocks:
                 self._single(n).unlink(missing_ok=True)
         for name in listing.temporaries:
-            if is_litter(self.folder / name):
+            if isinstance(self.folder, Path) and is_litter(self.folder / name):
                 (self.folder / name).unlink(missing_ok=True)
         self._singles = len(self._list().open_singles)
         self._tidied = True
 
-    def _single(self, n: int) -> Path:
+    def _single(self, n: int) -> Location:
         return self.folder / f"{n:0{_DIGITS}d}{_SUFFIX}"
 
-    def _segment(self, block: int) -> Path:
+    def _segment(self, block: int) -> Location:
         first = block * BLOCK
         return self.folder / f"{first:0{_DIGITS}d}-{first + BLOCK - 1:0{_DIGITS}d}{_SUFFIX}"
 
     def _list(self) -> _Listing:
         segments, singles, temporaries = set(), set(), []
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            names = []
+        objects: dict[str, ObjectFile] = {}
+        if isinstance(self.folder, ObjectPath):
+            # Names with a dot are no litter there: an upload that is not finished has no name.
+            objects = {o.path.name: o for o in listed(self.folder) if not o.path.name.startswith(".")}
+            names = list(objects)
+        else:
+            try:
+                names = os.listdir(self.folder)
+            except FileNotFoundError:
+                names = []
         for name in names:
             stem = name.removesuffix(_SUFFIX)
             if name.startswith("."):
@@ -185,7 +209,7 @@ class EventLog:
                     f"File {self.folder / name} is named after no event and no block of {BLOCK}: move it out of the "
                     "log."
                 )
-        return _Listing(frozenset(segments), frozenset(singles), tuple(temporaries))
+        return _Listing(frozenset(segments), frozenset(singles), tuple(temporaries), objects)
 
     def _block(self, block: int, listing: _Listing, start: int) -> pl.DataFrame:
         """Events of one block that were listed, from `start` on."""
@@ -193,17 +217,20 @@ class EventLog:
         if block in listing.segments:
             return self._read(self._segment(block), range(first, last + 1)).slice(max(0, start - first))
         numbers = range(max(first, start), last + 1)
-        frame = self._at_once(numbers) if len(numbers) > 1 else None
+        frame = self._at_once(numbers, listing) if len(numbers) > 1 else None
         if frame is None:  # one by one, to name what is wrong
             frame = pl.concat([self._read_single(n, listing) for n in numbers])
         if self._segment(block).exists():
             raise _LookAgain
         return frame
 
-    def _at_once(self, numbers: range) -> pl.DataFrame | None:
+    def _at_once(self, numbers: range, listing: _Listing) -> pl.DataFrame | None:
         """Single files in one go, which is several times faster; None if anything is wrong."""
         with contextlib.suppress(*_UNREADABLE):
-            frame = pl.read_parquet([self._single(n) for n in numbers], hive_partitioning=False, glob=False)
+            paths = [self._single(n) for n in numbers]
+            if isinstance(self.folder, ObjectPath):
+                local_copies(o for path in paths if (o := listing.objects.get(path.name)))  # many at once
+            frame = pl.read_parquet([local_copy(path) for path in paths], hive_partitioning=False, glob=False)
             if _has_columns(frame) and frame["sequence"].to_list() == list(numbers):
                 return frame
         return None
@@ -223,9 +250,9 @@ class EventLog:
                 raise _LookAgain from None
             raise
 
-    def _read(self, path: Path, numbers: range) -> pl.DataFrame:
+    def _read(self, path: Location, numbers: range) -> pl.DataFrame:
         try:
-            frame = pl.read_parquet(path, hive_partitioning=False, glob=False)
+            frame = pl.read_parquet(local_copy(path), hive_partitioning=False, glob=False)
         except FileNotFoundError:
             raise
         except _UNREADABLE as error:
@@ -262,8 +289,19 @@ class EventLog:
         segment = self._read(self._segment(block), range(block * BLOCK, block * BLOCK + BLOCK))
         return bool(segment["writer"][n % BLOCK] == writer)
 
-    def _put(self, target: Path, data: bytes, writer: str) -> bool:
+    def withdraw(self, event: Event) -> None:
+        """Take back what was just committed to an object store's log whose bandit was put aside meanwhile."""
+        single = self._single(event.sequence)
+        with contextlib.suppress(FileNotFoundError, BanditError):
+            found = self._read(single, range(event.sequence, event.sequence + 1))
+            if found["round_id"][0] == event.round_id and found["kind"][0] == event.kind:
+                single.unlink(missing_ok=True)
+
+    def _put(self, target: Location, data: bytes, writer: str) -> bool:
         """Whether `target` did not exist and is now a file of `data`."""
+        if isinstance(target, ObjectPath):
+            # An answer that was lost makes the library ask again: then what is there is ours, writer and all.
+            return created(target, data) or target.read_bytes() == data
         temporary = target.parent / f".{target.name}.{writer}.tmp"
         try:
             _write_new(temporary, data)
@@ -297,8 +335,10 @@ def _has_columns(frame: pl.DataFrame) -> bool:
     return list(frame.schema.items()) == list(BANDIT_LOG.schema.items())
 
 
-def _age(path: Path) -> float:
-    """Seconds since a file was written; 0 if it is gone."""
+def _age(path: Location) -> float:
+    """Seconds since a file was written; 0 if it is gone. Objects are whole when they appear, so that none is young."""
+    if isinstance(path, ObjectPath):
+        return math.inf
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:

@@ -21,20 +21,22 @@ import polars as pl
 
 from simmerge_core.bandit.context import Context
 from simmerge_core.bandit.durable import DurableBandit
-from simmerge_core.bandit.encoder import Encoder
+from simmerge_core.bandit.encoder import CONFIG_FILE, Encoder
 from simmerge_core.bandit.log import sync_folder
 from simmerge_core.bandit.model import BanditModel
 from simmerge_core.bandit.policies import LinearBandit
 from simmerge_core.bandit.replaying import Round
+from simmerge_core.bandit.saving import SETTINGS_FILE
 from simmerge_core.bandit.steps import choose_plan, is_turned
 from simmerge_core.bandit.warming import WarmStart
 from simmerge_core.errors import BanditError
-from simmerge_core.files import write_json, write_json_once
+from simmerge_core.files import replaced_folder, write_json, write_json_once
 from simmerge_core.ids import validate_id
 from simmerge_core.operators.actions import parse_action
 from simmerge_core.planning import pair_table
 from simmerge_core.planning.target import Target
 from simmerge_core.plans import Plan
+from simmerge_core.storage import Location, ObjectPath, is_complete, located, moved_folder, removed
 from simmerge_core.tables import DataRoot
 
 _ENCODERS, _TUNING, _REQUESTS, _WARM = "encoders", "tuning.json", "requests", "warm"
@@ -46,7 +48,7 @@ def bandit_name(actions: str, policy: str) -> str:
     return f"{actions}-{policy}"
 
 
-def bandit_folder(root: DataRoot, name: str) -> Path:
+def bandit_folder(root: DataRoot, name: str) -> Location:
     """Where a bandit lies; raises CatalogError for a name that could leave the data root."""
     return root.root / "bandit" / validate_id("bandit", name)
 
@@ -57,7 +59,12 @@ def bandit_names(root: DataRoot) -> list[str]:
     return sorted(name for name in found if _ASIDE not in name)
 
 
-def put_aside(root: DataRoot, name: str) -> Path:
+def is_started(folder: Location) -> bool:
+    """Whether there is a bandit in a folder, sound or not."""
+    return is_complete(folder / _WARM, SETTINGS_FILE)
+
+
+def put_aside(root: DataRoot, name: str) -> Location:
     """Rename a bandit's folder, log and all, and give its new place; raises BanditError if there is none."""
     folder = bandit_folder(root, name)
     if not folder.is_dir():
@@ -66,8 +73,21 @@ def put_aside(root: DataRoot, name: str) -> Path:
     number = 1
     while (aside := folder.with_name(f"{name}{_ASIDE}{number}")).exists():
         number += 1
-    folder.rename(aside)
+    if isinstance(folder, ObjectPath):
+        moved_folder(folder, folder.with_name(aside.name), first=f"{_WARM}/{SETTINGS_FILE}")
+    else:
+        folder.rename(folder.with_name(aside.name))
     return aside
+
+
+def drop(folder: Location) -> None:
+    """Delete a bandit's folder, log and all; whoever is about to choose finds no log to write to, and tries again."""
+    if isinstance(folder, ObjectPath):
+        removed(folder, first=f"{_WARM}/{SETTINGS_FILE}")
+        return
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
+    folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -80,29 +100,29 @@ class OnlineBandit:
         Its rounds and state, shared with every process that opens the folder.
     """
 
-    folder: Path
+    folder: Location
     encoder: Encoder
     durable: DurableBandit
 
     @classmethod
-    def start(cls, folder: Path, warm: WarmStart) -> OnlineBandit:
+    def start(cls, folder: Location, warm: WarmStart) -> OnlineBandit:
         """Put a warm start on disk, and give the bandit that is there then.
 
         Of several starts at once one counts: encoders lie under their own keys, and which is the bandit's is in the
         warm state, which appears whole and once. A start that was killed on the way is made again.
         """
-        folder = Path(folder)
-        if not (folder / _WARM).is_dir():
+        folder = located(folder)
+        if not is_started(folder):
             _keep(warm, _encoder_folder(folder, warm.encoder.key))
             try:
                 DurableBandit.create(folder, warm.bandit)
             except BanditError:
-                if not (folder / _WARM).is_dir():  # else another start was first
+                if not is_started(folder):  # else another start was first
                     raise
         return cls.open(folder)
 
     @classmethod
-    def open(cls, folder: Path) -> OnlineBandit:
+    def open(cls, folder: Location) -> OnlineBandit:
         """Open a started bandit.
 
         Raises
@@ -110,8 +130,8 @@ class OnlineBandit:
         BanditError
             If there is none, it is damaged, or it was started on features of another version.
         """
-        folder = Path(folder)
-        if not (folder / _WARM).is_dir():
+        folder = located(folder)
+        if not is_started(folder):
             raise BanditError(
                 f"There is no bandit in {folder}: materialize the asset bandit, which starts one for each policy and "
                 "action set that a merge request names."
@@ -255,7 +275,7 @@ class OnlineBandit:
             )
         return order
 
-    def _request(self, request: str) -> Path:
+    def _request(self, request: str) -> Location:
         return self.folder / _REQUESTS / f"{validate_id('merge request', request)}.json"
 
     def choose_plan(self, request: str, features: pl.DataFrame, target: Target, order: Sequence[str]) -> Plan:
@@ -317,14 +337,17 @@ class OnlineBandit:
         ]
 
 
-def _keep(warm: WarmStart, place: Path) -> None:
+def _keep(warm: WarmStart, place: Location) -> None:
     """Write encoder and tuning; a folder that is there stays, since another process may be reading it."""
+    if isinstance(place, ObjectPath):
+        with replaced_folder(place, last=CONFIG_FILE, once=True) as built:
+            _write(warm, built)
+        return
     if place.is_dir():
         return
     temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
     try:
-        warm.encoder.save(temporary)
-        write_json(temporary / _TUNING, warm.tuning.as_json() if warm.tuning is not None else {})
+        _write(warm, temporary)
         temporary.rename(place)  # never takes the place of a folder that holds something
         sync_folder(place.parent)
     except OSError:
@@ -334,7 +357,12 @@ def _keep(warm: WarmStart, place: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _encoder_folder(folder: Path, key: str) -> Path:
+def _write(warm: WarmStart, folder: Path) -> None:
+    warm.encoder.save(folder)
+    write_json(folder / _TUNING, warm.tuning.as_json() if warm.tuning is not None else {})
+
+
+def _encoder_folder(folder: Location, key: str) -> Location:
     return folder / _ENCODERS / key[:32]
 
 

@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
@@ -17,6 +16,7 @@ from simmerge_core.bandit.posterior import Posterior
 from simmerge_core.bandit.propensity import probability_of_best
 from simmerge_core.bandit.saving import load_bandit, save_bandit, state_key
 from simmerge_core.errors import BanditError
+from simmerge_core.storage import Location
 
 _TIE = 1e-12
 _LARGEST = 1e50  # fourth powers of coordinates are formed, and may not overflow
@@ -324,12 +324,12 @@ class LinearBandit:
         """SHA-256 (hex) of settings and every bit of the posterior."""
         return state_key(self)
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Location) -> Location:
         """Write the state as safetensors and JSON; the folder appears complete or not at all."""
         return save_bandit(self, folder)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Location) -> Self:
         """Read a saved state of this policy.
 
         Raises

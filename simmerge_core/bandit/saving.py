@@ -13,6 +13,7 @@ from simmerge_core.bandit.levels import TaskLevel
 from simmerge_core.bandit.posterior import Posterior
 from simmerge_core.errors import BanditError
 from simmerge_core.files import hash_json, replaced_folder
+from simmerge_core.storage import Location, ObjectPath, local_folder, located
 
 if TYPE_CHECKING:
     from simmerge_core.bandit.policies import LinearBandit
@@ -51,28 +52,33 @@ def state_key(bandit: LinearBandit) -> str:
     return hash_json({"settings": settings_of(bandit), "posterior": tensors})
 
 
-def save_bandit(bandit: LinearBandit, folder: Path) -> Path:
-    """Write `posterior.safetensors` and `bandit.json`; the folder appears complete or not at all."""
+def save_bandit(bandit: LinearBandit, folder: Location, *, once: bool = False) -> Location:
+    """Write `posterior.safetensors` and `bandit.json`; the folder appears complete or not at all.
+
+    In an object store the posterior is named after the key, and `bandit.json` says which one counts: of several
+    writers under `once` one puts that.
+    """
     from safetensors.numpy import save_file
 
-    folder = Path(folder)
-    with replaced_folder(folder) as temporary:
-        save_file(_tensors(bandit.posterior), temporary / POSTERIOR_FILE)
+    folder = located(folder)
+    with replaced_folder(folder, last=SETTINGS_FILE, once=once) as temporary:
         described = {**settings_of(bandit), "key": state_key(bandit)}
+        name = _keyed_file(described["key"]) if isinstance(folder, ObjectPath) else POSTERIOR_FILE
+        save_file(_tensors(bandit.posterior), temporary / name)
         text = json.dumps(described, indent=2, sort_keys=True, allow_nan=False) + "\n"
         (temporary / SETTINGS_FILE).write_text(text, encoding="utf-8")
     return folder
 
 
-def saved_key(folder: Path) -> str | None:
+def saved_key(folder: Location) -> str | None:
     """The key that a saved state names, unchecked; None where there is none."""
     try:
-        return str(json.loads((Path(folder) / SETTINGS_FILE).read_text(encoding="utf-8"))["key"])
+        return str(json.loads((located(folder) / SETTINGS_FILE).read_text(encoding="utf-8"))["key"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def load_bandit(folder: Path) -> LinearBandit:
+def load_bandit(folder: Location) -> LinearBandit:
     """Read what `save_bandit` wrote; it goes on with the same numbers.
 
     Raises
@@ -80,23 +86,35 @@ def load_bandit(folder: Path) -> LinearBandit:
     BanditError
         If a file is missing, damaged, of another format, or not what its key says.
     """
+    folder = located(folder)
+    try:
+        with local_folder(folder, last=SETTINGS_FILE) as place:
+            return _read(place, folder)
+    except FileNotFoundError as error:
+        raise BanditError(f"There is no bandit in {folder}: {SETTINGS_FILE} is missing; start one first.") from error
+
+
+def _read(place: Path, folder: Location) -> LinearBandit:
+    """From a folder of this machine, which is said to be `folder`."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     from simmerge_core.bandit.policies import POLICIES
 
-    folder = Path(folder)
-    for file in (POSTERIOR_FILE, SETTINGS_FILE):
-        if not (folder / file).is_file():
+    posterior = POSTERIOR_FILE
+    if isinstance(folder, ObjectPath) and (key := saved_key(place)) is not None:
+        posterior = _keyed_file(key)
+    for file in (posterior, SETTINGS_FILE):
+        if not (place / file).is_file():
             raise BanditError(f"There is no bandit in {folder}: {file} is missing; start one first.")
     try:
-        described = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        described = json.loads((place / SETTINGS_FILE).read_text(encoding="utf-8"))
         if described["format"] != BANDIT_FORMAT:
             raise BanditError(
                 f"The bandit in {folder} is of format {described['format']}, not {BANDIT_FORMAT}, so another version "
                 "wrote it: go on with that one, or put it aside by `simmerge bandit restart`."
             )
-        tensors = load_file(folder / POSTERIOR_FILE)
+        tensors = load_file(place / posterior)
         bandit = POLICIES[described["kind"]](
             described["arms"],
             described["dimension"],
@@ -129,6 +147,10 @@ def load_bandit(folder: Path) -> LinearBandit:
             "copy, or put it aside by `simmerge bandit restart`."
         )
     return bandit
+
+
+def _keyed_file(key: str) -> str:
+    return f"posterior-{key[:32]}.safetensors"
 
 
 def _tensors(posterior: Posterior) -> dict[str, np.ndarray]:

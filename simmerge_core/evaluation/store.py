@@ -19,6 +19,7 @@ import polars as pl
 
 from simmerge_core.errors import EvaluationError
 from simmerge_core.files import write_atomically
+from simmerge_core.storage import Location, listed, local_copies, located
 
 SCORE_SCHEMA: dict[str, type[pl.DataType]] = {
     "benchmark": pl.String,
@@ -42,8 +43,8 @@ class EvaluationStore:
     every few seconds and at the end. Reading sees what other processes have flushed.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Location) -> None:
+        self.folder = located(folder)
         self._entries: dict[str, pl.DataFrame] = {}
         self._seen: set[str] = set()
         self._buffer: dict[str, pl.DataFrame] = {}
@@ -137,8 +138,16 @@ class EvaluationStore:
             frame.write_parquet(temporary, compression="zstd")
         self._seen.add(path.name)
 
-    def _segments(self) -> list[Path]:
+    def _segments(self) -> list[Location]:
         return sorted(p for p in self.folder.glob("*.parquet") if not p.name.startswith("."))
+
+    def _unread(self) -> list[tuple[Location, Path | None]]:
+        """Segments that were not read yet, and where on this machine; None for one that has just gone."""
+        if isinstance(self.folder, Path):
+            files = sorted(p for p in self.folder.glob("*.parquet") if not p.name.startswith("."))
+            return [(path, path) for path in files if path.name not in self._seen]
+        objects = [o for o in listed(self.folder) if o.path.suffix == ".parquet" and o.path.name not in self._seen]
+        return [(o.path, copy) for o, copy in zip(objects, local_copies(objects), strict=True)]
 
     def _find(self, key: str) -> pl.DataFrame | None:
         if key not in self._entries:
@@ -146,11 +155,11 @@ class EvaluationStore:
         return self._entries.get(key)
 
     def _refresh(self) -> None:
-        for path in self._segments():
-            if path.name in self._seen:
-                continue
+        for path, file in self._unread():
             try:
-                frame = pl.read_parquet(path, hive_partitioning=False)
+                if file is None:
+                    raise FileNotFoundError(path)
+                frame = pl.read_parquet(file, hive_partitioning=False)
             except FileNotFoundError:
                 # Another process merged it into a newer segment after we listed the folder.
                 self._refresh()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -19,6 +18,7 @@ from simmerge_core.experiments.protocol import Least, Protocol, protocol
 from simmerge_core.files import hash_json
 from simmerge_core.plans import Plan
 from simmerge_core.selector.config import SelectorConfig
+from simmerge_core.storage import Location
 from simmerge_core.tables import (
     CHECKPOINTS,
     MERGE_LABELS,
@@ -191,7 +191,7 @@ class ExperimentData:
         train_into(work, workers=self.workers, progress=progress)
 
     @property
-    def _models_folder(self) -> Path:
+    def _models_folder(self) -> Location:
         return self.root.root / "experiments" / "models"
 
     def _model_key(self, rows: TrainingRows, config: SelectorConfig) -> str:
@@ -215,7 +215,7 @@ class ExperimentData:
         )
 
 
-def load_data(data: Path, catalog: Catalog, *, workers: int = 2, checked: bool = True) -> ExperimentData:
+def load_data(data: Location, catalog: Catalog, *, workers: int = 2, checked: bool = True) -> ExperimentData:
     """Read the tables of a data root.
 
     Parameters

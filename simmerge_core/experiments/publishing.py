@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from simmerge_core.analysis.figures.style import Form
 from simmerge_core.experiments.bars import Bar
@@ -11,6 +10,7 @@ from simmerge_core.experiments.experiment import Experiment, JointDrawing
 from simmerge_core.experiments.page import page
 from simmerge_core.experiments.result import Result
 from simmerge_core.files import write_atomically, write_json
+from simmerge_core.storage import Location
 
 FORMS: tuple[Form, ...] = ("svg", "png")
 
@@ -19,16 +19,16 @@ def publish(
     experiments: Sequence[Experiment],
     results: Mapping[str, Result],
     bars: Sequence[Bar],
-    out: Path,
+    out: Location,
     *,
     joint: Sequence[JointDrawing] = (),
     strict: bool = True,
-) -> Path:
+) -> Location:
     """Write results.md, and beside it results/ with figures (SVG, PNG), figures.json and rows/<experiment>.parquet.
 
     Returns
     -------
-    Path
+    Location
         The page.
     """
     beside = out / "results"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from simmerge_core.files import replaced_folder, write_json
+from simmerge_core.storage import Location, local_copy
 
 _ROWS, _FIGURES, _STAMP = "rows.parquet", "figures.json", "stamp.json"
 
@@ -34,7 +34,7 @@ class Result:
 class ResultStore:
     """Results by experiment, one folder each, that appear complete or not at all."""
 
-    folder: Path
+    folder: Location
 
     def read(self, name: str, stamp: str) -> Result | None:
         """The result of an experiment if it rests on exactly what `stamp` stands for, else None."""
@@ -43,13 +43,13 @@ class ResultStore:
             if json.loads((place / _STAMP).read_text("utf-8")) != stamp:
                 return None
             figures = json.loads((place / _FIGURES).read_text("utf-8"))
-            return Result(pl.read_parquet(place / _ROWS), figures)
+            return Result(pl.read_parquet(local_copy(place / _ROWS)), figures)
         except (OSError, ValueError, pl.exceptions.PolarsError):
             return None
 
-    def write(self, name: str, stamp: str, result: Result) -> Path:
+    def write(self, name: str, stamp: str, result: Result) -> Location:
         """Put a result in the place of an earlier one."""
-        with replaced_folder(self.folder / name) as temporary:
+        with replaced_folder(self.folder / name, last=_STAMP) as temporary:
             result.rows.write_parquet(temporary / _ROWS, compression="zstd")
             # In their own order, which is that of the tables on the results page.
             text = json.dumps(result.figures, indent=2, allow_nan=False)

@@ -7,14 +7,14 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from simmerge_core.experiments.data import Progress
     from simmerge_core.selector import SelectorConfig, TrainingRows
+    from simmerge_core.storage import Location
 
-Job = tuple[Path, "TrainingRows", "SelectorConfig", int]
+Job = tuple["Location", "TrainingRows", "SelectorConfig", int]
 """Folder of the selector, what it learns from, its settings and its seed."""
 
 

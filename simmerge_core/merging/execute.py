@@ -28,6 +28,7 @@ from simmerge_core.merging.steps import Step, needs_base, steps_of
 from simmerge_core.merging.streaming import TensorMerge
 from simmerge_core.operators.operator import BLOCK
 from simmerge_core.plans import Plan, recipe_key
+from simmerge_core.storage import Location, ObjectPath, located, scratch_folder
 
 if TYPE_CHECKING:
     from simmerge_core.catalog import Catalog
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 
 PROVENANCE = "simmerge.json"
+CONFIG = "config.json"
+"""Says in an object store that a merged folder is complete."""
 SHARD_BYTES = 5_000_000_000
 _SPARE = 16 << 20  # bytes left free beside the weights, for tokenizer and documents
 
@@ -57,7 +60,7 @@ class MergedCheckpoint:
         None where no step reads the base.
     """
 
-    path: Path
+    path: Location
     plan: Plan
     recipe_key: str
     fingerprint: str
@@ -71,7 +74,7 @@ class MergedCheckpoint:
 def execute_plan(
     plan: Plan,
     folders: Mapping[str, Path],
-    out_dir: Path,
+    out_dir: Location,
     *,
     base: Path | None = None,
     dtype: str | torch.dtype | None = None,
@@ -95,7 +98,8 @@ def execute_plan(
     folders
         Folder per checkpoint of the plan.
     out_dir
-        New folder, or one that an earlier merge wrote, which is replaced.
+        New folder, or one that an earlier merge wrote, which is replaced. In an object store it is built in the
+        scratch folder of this machine and then uploaded.
     base
         Folder of the common base; needed where `needs_base(plan)`.
     dtype
@@ -128,7 +132,7 @@ def execute_plan(
     inputs = _open_inputs(plan, folders)
     base_folder = _open_base(plan, base)
     donor = None if tokenizer_from is None else Path(tokenizer_from)
-    out_dir = Path(out_dir)
+    out_dir = located(out_dir)
     _check_output(out_dir, [*(f.path for f in inputs), *([Path(base)] if base else []), *([donor] if donor else [])])
     opened = [*inputs, *([base_folder] if base_folder else [])]
     check_compatible(opened)
@@ -148,7 +152,7 @@ def execute_plan(
         }
         if base_folder is not None and base_fingerprint is None and base_folder.path not in pending:
             pending[base_folder.path] = hashes.submit(fingerprint, base_folder)
-        with replaced_folder(out_dir) as temporary:
+        with replaced_folder(out_dir, last=CONFIG) as temporary:
             config = merged_config(inputs[0], dtype=stored)
             digests = _write_weights(
                 steps, inputs, base_folder, tensors, temporary, shard_bytes=shard_bytes, device=device, report=report
@@ -187,7 +191,7 @@ def execute_plan(
 
 
 def execute_plan_from_catalog(
-    plan: Plan, catalog: Catalog, out_dir: Path, *, allow_hub: bool = False, **options: Any
+    plan: Plan, catalog: Catalog, out_dir: Location, *, allow_hub: bool = False, **options: Any
 ) -> MergedCheckpoint:
     """`execute_plan` with folders and base taken from a catalog; `options` are those of `execute_plan`.
 
@@ -232,7 +236,11 @@ def _open_base(plan: Plan, base: Path | None) -> CheckpointFolder | None:
     return open_checkpoint(Path(base), name=f"{Path(base).name} (base)")
 
 
-def _check_output(out_dir: Path, inputs: list[Path]) -> None:
+def _check_output(out_dir: Location, inputs: list[Path]) -> None:
+    if isinstance(out_dir, ObjectPath):
+        if (out_dir / CONFIG).is_file() and not (out_dir / PROVENANCE).is_file():
+            raise _not_ours(out_dir)
+        return
     place = Path(os.path.realpath(out_dir))  # takes a link that leads to itself, unlike Path.resolve
     for folder in inputs:
         source = Path(os.path.realpath(folder))
@@ -242,12 +250,26 @@ def _check_output(out_dir: Path, inputs: list[Path]) -> None:
         if out_dir.is_symlink() or not out_dir.is_dir():
             raise MergeError(f"Output {out_dir} exists and is not a folder: choose another.")
         if any(out_dir.iterdir()) and not (out_dir / PROVENANCE).is_file():
+            raise _not_ours(out_dir)
+
+
+def _not_ours(out_dir: Location) -> MergeError:
+    return MergeError(
+        f"Output {out_dir} exists and was not written by a merge (no {PROVENANCE}): empty it or choose another."
+    )
+
+
+def _check_space(out_dir: Location, needed: int) -> None:
+    if isinstance(out_dir, ObjectPath):
+        scratch = scratch_folder()
+        free = shutil.disk_usage(scratch).free
+        if free < needed + _SPARE:
             raise MergeError(
-                f"Output {out_dir} exists and was not written by a merge (no {PROVENANCE}): empty it or choose another."
+                f"Output {out_dir} is built in {scratch} before it is uploaded, which needs "
+                f"{(needed + _SPARE) / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free: make room, or let SIMMERGE_CACHE "
+                "name a folder on another disk."
             )
-
-
-def _check_space(out_dir: Path, needed: int) -> None:
+        return
     place = out_dir.resolve().parent
     while not place.exists():
         place = place.parent

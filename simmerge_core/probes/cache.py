@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import urllib.parse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simmerge_core.errors import ProbeError
+from simmerge_core.storage import Location
 from simmerge_core.tables.store import DataRoot
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ _ARTEFACT = "probe_activations"
 _FILE = "probe.safetensors"
 
 
-def probe_path(root: DataRoot, checkpoint: str, task: str) -> Path:
+def probe_path(root: DataRoot, checkpoint: str, task: str) -> Location:
     """File of the record of one checkpoint on one task, whether or not it exists."""
     return root.folder(_ARTEFACT, checkpoint=checkpoint, task=task) / _FILE
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from simmerge_core.errors import ProbeError
 from simmerge_core.files import write_atomically
 from simmerge_core.probes.prompts import RECORD_VERSION
 from simmerge_core.probes.size import kept_positions, packed_attention
+from simmerge_core.storage import Location, existing_copy, located
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class ProbeRecord:
     def _tensors(self) -> dict[str, Tensor]:
         return {name: tensor for name in _TENSORS if (tensor := getattr(self, name)) is not None}
 
-    def save(self, path: str | Path, *, fingerprint: str, probe_key: str) -> ProbeRecord:
+    def save(self, path: str | Location, *, fingerprint: str, probe_key: str) -> ProbeRecord:
         """Write the record as safetensors, atomically, and return it with its fingerprint and key.
 
         Parameters
@@ -148,12 +148,12 @@ class ProbeRecord:
             "layers": json.dumps(self.layers),
             "vocabulary": str(self.vocabulary),
         }
-        with write_atomically(Path(path)) as temporary:
+        with write_atomically(located(path)) as temporary:
             save_file({k: v.contiguous() for k, v in record._tensors().items()}, temporary, metadata=metadata)
         return record
 
     @classmethod
-    def load(cls, path: str | Path, *, fingerprint: str | None = None, probe_key: str | None = None) -> ProbeRecord:
+    def load(cls, path: str | Location, *, fingerprint: str | None = None, probe_key: str | None = None) -> ProbeRecord:
         """Read a record that `save` wrote.
 
         Parameters
@@ -168,11 +168,12 @@ class ProbeRecord:
         """
         from safetensors import SafetensorError, safe_open
 
-        path = Path(path)
-        if not path.is_file():
+        path = located(path)
+        copy = existing_copy(path)
+        if copy is None:
             raise ProbeError(f"There is no probe record {path}: record the probes of this checkpoint and task first.")
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(copy, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         except (SafetensorError, OSError) as error:

@@ -24,6 +24,7 @@ from simmerge_core.selector.members import LAYERS, forward
 from simmerge_core.selector.prediction import Prediction
 from simmerge_core.selector.scaling import Scaler
 from simmerge_core.selector.threads import one_blas_thread
+from simmerge_core.storage import Location, is_complete, local_folder, located
 
 WEIGHTS_FILE, CONFIG_FILE, METRICS_FILE = "selector.safetensors", "config.json", "metrics.json"
 SELECTOR_FORMAT = 3
@@ -189,11 +190,11 @@ class Selector:
                 tensors[f"{network}.{layer}"] = weights[layer].astype(np.float32)
         return {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Location) -> Location:
         """Write `selector.safetensors`, `config.json` and `metrics.json`; the folder appears complete or not at all."""
         from safetensors.numpy import save_file
 
-        with replaced_folder(Path(folder)) as temporary:
+        with replaced_folder(located(folder), last=CONFIG_FILE) as temporary:
             save_file(self._tensors(), temporary / WEIGHTS_FILE)
             description = {
                 **self._description(),
@@ -204,10 +205,15 @@ class Selector:
             for file, value in ((CONFIG_FILE, description), (METRICS_FILE, self.metrics)):
                 text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
                 (temporary / file).write_text(text, encoding="utf-8")
-        return Path(folder)
+        return located(folder)
+
+    @staticmethod
+    def is_in(folder: Location) -> bool:
+        """Whether there is a selector in a folder, sound or not."""
+        return is_complete(folder, CONFIG_FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> Selector:
+    def load(cls, folder: Location) -> Selector:
         """Read a saved selector; it predicts the same numbers as the one that was saved.
 
         Raises
@@ -215,15 +221,27 @@ class Selector:
         SelectionError
             If a file is missing or damaged, or the selector is of another format or feature version.
         """
+
+        folder = located(folder)
+        try:
+            with local_folder(folder, last=CONFIG_FILE) as place:
+                return cls._read(place, folder)
+        except FileNotFoundError as error:
+            raise SelectionError(
+                f"There is no selector in {folder}, {CONFIG_FILE} is missing: train one first."
+            ) from error
+
+    @classmethod
+    def _read(cls, place: Path, folder: Location) -> Selector:
+        """From a folder of this machine, which is said to be `folder`."""
         from safetensors.numpy import load_file
 
-        folder = Path(folder)
         for file in (WEIGHTS_FILE, CONFIG_FILE, METRICS_FILE):
-            if not (folder / file).is_file():
+            if not (place / file).is_file():
                 raise SelectionError(f"There is no selector in {folder}: {file} is missing; train one first.")
         try:
-            described = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+            described = json.loads((place / CONFIG_FILE).read_text(encoding="utf-8"))
+            metrics = json.loads((place / METRICS_FILE).read_text(encoding="utf-8"))
         except ValueError as error:  # no JSON, or not UTF-8
             raise SelectionError(
                 f"The selector in {folder} has a damaged JSON file ({error}): train it again."
@@ -236,12 +254,12 @@ class Selector:
                 f"{described.get('feature_version')}, not {SELECTOR_FORMAT} and {FEATURE_VERSION}: train it again, "
                 "by materializing selector or by `simmerge demo`."
             )
-        if hash_file(folder / WEIGHTS_FILE) != described.get("weights_sha256"):
+        if hash_file(place / WEIGHTS_FILE) != described.get("weights_sha256"):
             raise SelectionError(
                 f"The weights in {folder} are not those its configuration names: train the selector again."
             )
         try:
-            found = cls._from_parts(described, metrics, load_file(folder / WEIGHTS_FILE))
+            found = cls._from_parts(described, metrics, load_file(place / WEIGHTS_FILE))
             whole = found.key == described["key"] and len(found.calibration.actions) == len(found.actions)
         except (KeyError, TypeError, ValueError, AttributeError, OperatorError) as error:
             raise SelectionError(

@@ -24,7 +24,7 @@ class World:
     """A catalog, its data root and an instance of its own."""
 
     catalog_path: Path
-    data: Path
+    data: Path | str
     instance: dg.DagsterInstance
 
     @property

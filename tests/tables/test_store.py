@@ -155,3 +155,19 @@ def test_a_truncated_file_is_named(tmp_path: Path, keep: int) -> None:
     for read in (lambda: data.scan(STANDALONE_SCORES), lambda: data.read(STANDALONE_SCORES, checkpoint="a", task="t")):
         with pytest.raises(TableError, match=r"checkpoint=a/task=t/part.parquet is damaged"):
             read()
+
+
+@pytest.mark.parametrize("name", ["data", "./data", "linked", "../inside/data", "a folder [1]%20é"])
+def test_partitions_are_told_apart_wherever_the_root_lies(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inside" / "data").mkdir(parents=True)
+    (tmp_path / "inside" / "linked").symlink_to("data")
+    monkeypatch.chdir(tmp_path / "inside")
+    data = DataRoot(name)
+    for number, checkpoint in enumerate(("b-1", "a-1")):
+        data.write(STANDALONE_SCORES, _frame(utility=0.25 * number), checkpoint=checkpoint, task="math")
+    found = data.scan(STANDALONE_SCORES)
+    assert found.select("checkpoint", "utility").collect().rows() == [("a-1", 0.25), ("b-1", 0.0)]
+    assert found.filter(pl.col("checkpoint") == "b-1").select("task", "utility").collect().rows() == [("math", 0.0)]
+    assert found.select(pl.len()).collect().item() == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -13,6 +12,7 @@ from simmerge_core.analysis.figures.confusion import confusion_matrix
 from simmerge_core.analysis.figures.deltas import delta_markers, merge_size_lines
 from simmerge_core.analysis.figures.similarity import similarity_heat_map
 from simmerge_core.files import write_atomically
+from simmerge_core.storage import Location
 
 _DELTAS = ("mean", "diff_expert", "diff_aux", "delta_expert", "delta_aux", "gap_closed")
 
@@ -75,9 +75,9 @@ def report_figures(report: Mapping[str, Any], features: pl.DataFrame | None = No
     return figures
 
 
-def write_figures(figures: Mapping[str, bytes], folder: Path) -> list[Path]:
+def write_figures(figures: Mapping[str, bytes], folder: Location) -> list[Location]:
     """Write each figure as ``<folder>/<name>.png``, atomically; returns the paths."""
-    paths = []
+    paths: list[Location] = []
     for name, content in figures.items():
         path = folder / f"{name}.png"
         with write_atomically(path) as temporary:

@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from simmerge_core.evaluation import check_task
+from simmerge_core.storage import local_folder
 from simmerge_core.tables import MERGE_OUTCOMES, MERGE_PLANS
 from simmerge_pipeline import checks
 from simmerge_pipeline.asset_options import (
@@ -126,7 +127,7 @@ def merged_checkpoints(
                 "parameters": merged.parameters,
                 "fingerprint": merged.fingerprint,
             }
-            place = {"dagster/uri": merged.path.as_uri(), "folder": dg.MetadataValue.path(merged.path)}
+            place = {"dagster/uri": merged.path.as_uri(), "folder": dg.MetadataValue.path(str(merged.path))}
             run.wrote(id, {**facts, **place, **stamped("merged_checkpoints", declared, root, id)})
     yield from run.results()
 
@@ -150,6 +151,7 @@ def merge_outcomes(
 ) -> Iterator[Any]:
     """The utility of one model of a merge request: the merged folder, each baseline plan, each parent, the base."""
     from simmerge_core.labels import score_plans
+    from simmerge_core.merging import CONFIG
 
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
     prints = fingerprints(root, declared)
@@ -165,7 +167,8 @@ def merge_outcomes(
             failures.raise_for(None, otherwise=bool(failures.checkpoints))
             rows = outcome_rows(models, request.targets, scores)
             folder = root.folder("merged_checkpoints", merge_request=id)
-            differing = score_folder(folder, declared, request.targets, rows, device=compute.device)
+            with local_folder(folder, last=CONFIG) as place:
+                differing = score_folder(place, declared, request.targets, rows, device=compute.device)
             run.verdicts.add("folder_scores_as_in_memory", id, differing)
             run.verdicts.add(
                 "no_nan", id, checks.nans(rows, nullable={"stderr", "predicted_utility"}), examined=rows.height
