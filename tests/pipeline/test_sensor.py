@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import dagster as dg
 import pytest
 from pipeline_world import World
@@ -60,3 +62,26 @@ def test_without_a_catalog_nothing_is_requested(small: World) -> None:
     skipped = tick(small)
     assert isinstance(skipped, dg.SkipReason)
     assert "make demo" in str(skipped.skip_message)
+
+
+def test_a_folder_that_is_dropped_is_found_when_it_is_whole_and_quiet(small: World) -> None:
+    entries, folder = small.entries(), small.catalog_path.parent / "checkpoints"
+    for other in sorted(set(folder.iterdir()) - {folder / name for name in ("base", *small.catalog.checkpoint_ids)}):
+        shutil.rmtree(other)
+    small.declare(discover=[{"folder": "checkpoints", "domain": "math", "quiet_seconds": 3600}])
+    apply(small, added(tick(small)))
+    new = small.add_checkpoint("math-09", like="math-01")
+    assert small.entries() == entries  # nobody edits the file
+    waiting = tick(small)
+    assert isinstance(waiting, dg.SkipReason)
+    assert "'math-09' is still changing" in str(waiting.skip_message)
+    small.declare(discover=[{"folder": "checkpoints", "domain": "math", "quiet_seconds": 0}])
+    weights = folder / "math-09" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    waiting = tick(small)
+    assert isinstance(waiting, dg.SkipReason)
+    assert "'math-09': model.safetensors is truncated" in str(waiting.skip_message)
+    weights.write_bytes(whole)
+    assert added(tick(small)) == {"checkpoint": ["math-09"]}
+    assert small.catalog.domains["math-09"] == new["domain"]

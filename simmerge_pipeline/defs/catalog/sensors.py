@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import dagster as dg
 
 from simmerge_core.catalog import Catalog
+from simmerge_core.catalog.discovery import last_change
 from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK
 from simmerge_pipeline.resources import CatalogResource
 
@@ -20,18 +23,42 @@ def declared_keys(catalog: Catalog) -> dict[str, list[str]]:
     }
 
 
+def still_changing(catalog: Catalog, ids: list[str]) -> list[str]:
+    """Those of `ids` whose folder was found and has changed lately: something may still be copied into it."""
+    changing = []
+    for id in ids:
+        folder, quiet = catalog.checkpoint(id).path, catalog.discovered.get(id)
+        if folder is None or quiet is None:
+            continue
+        try:
+            settled = time.time() - last_change(folder) >= quiet
+        except OSError:  # a file was renamed while we looked
+            settled = False
+        if not settled:
+            changing.append(id)
+    return changing
+
+
 @dg.sensor(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Finds checkpoints, tasks and merge requests that are new in the catalog and adds their partitions; "
-    "a catalog that does not parse fails the tick and leaves everything as it was.",
+    description="Finds checkpoints, tasks and merge requests that are new in the catalog, or in a folder that it "
+    "discovers checkpoints in, and adds their partitions; a catalog that does not parse fails the tick and leaves "
+    "everything as it was.",
 )
 def catalog_sensor(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult | dg.SkipReason:
     """Add partitions for new catalog entries; partitions are never removed here, since results belong to them."""
     known_partitions = {name: set(context.instance.get_dynamic_partitions(name)) for name in _NAMES}
     if not catalog.exists and not any(known_partitions.values()):
         return dg.SkipReason(f"There is no catalog {catalog.path} yet: `make demo` trains one.")
-    declared = declared_keys(catalog.load_as_it_is())
+    found = catalog.load_as_it_is()
+    declared = declared_keys(found)
+    new_checkpoints = [id for id in declared["checkpoint"] if id not in known_partitions["checkpoint"]]
+    changing = still_changing(found, new_checkpoints)
+    declared["checkpoint"] = [id for id in declared["checkpoint"] if id not in changing]
+    waiting = [f"Checkpoint {id!r} is still changing." for id in changing] + [left.why for left in found.left_out]
+    for sentence in waiting:
+        context.log.info(sentence)
     requests = []
     for partitions in (CHECKPOINT, TASK, MERGE_REQUEST):
         name = str(partitions.name)
@@ -39,7 +66,7 @@ def catalog_sensor(context: dg.SensorEvaluationContext, catalog: CatalogResource
         if new:
             requests.append(partitions.build_add_request(new))
     if not requests:
-        return dg.SkipReason("The catalog declares nothing new.")
+        return dg.SkipReason(" ".join(["The catalog declares nothing new.", *waiting]))
     return dg.SensorResult(dynamic_partitions_requests=requests)
 
 
