@@ -18,7 +18,7 @@ def load_catalog(path: str | Path, *, text: str | None = None) -> Catalog:
     """Read and validate a catalog; relative paths in it are taken from its own folder.
 
     Only the file itself and the presence of the probe files are looked at: whether each checkpoint's folder is sound is
-    `simmerge catalog check`'s question, so that one broken checkpoint does not hide the others. Folders under `discover`
+    `simmerge catalog check`'s question, so that one broken checkpoint does not hide the others. Folders of `discover`
     are looked into, and those that hold a whole checkpoint are added.
 
     Parameters

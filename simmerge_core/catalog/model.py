@@ -171,6 +171,19 @@ class LabelDesign(_Entry):
     multiway: dict[int, int] = Field(
         default={3: 4, 4: 1}, description="executed configurations per task, by k, on which plans are compared"
     )
+    merges_per_checkpoint: int | None = Field(
+        default=64,
+        ge=1,
+        description="pairs at most that a new checkpoint adds to the labelled ones, each merged under every action; "
+        "all that the shares above choose when null",
+    )
+    retrain_after: float = Field(
+        default=0.05,
+        ge=0,
+        allow_inf_nan=False,
+        description="labels that must be new before the automation trains the selectors again, as a share of those "
+        "they were trained on",
+    )
     daily_merges: int = Field(
         default=0, ge=0, description="merges a day that active labelling may make and score beyond the design; 0 is off"
     )

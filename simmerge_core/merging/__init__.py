@@ -6,11 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simmerge_core.merging.execute import MergedCheckpoint, execute_plan, execute_plan_from_catalog
+    from simmerge_core.merging.execute import PROVENANCE, MergedCheckpoint, execute_plan, execute_plan_from_catalog
     from simmerge_core.merging.memory import load_weights, merge_tensors
     from simmerge_core.merging.steps import needs_base
 
 _HOMES = {
+    "PROVENANCE": "execute",
     "MergedCheckpoint": "execute",
     "execute_plan": "execute",
     "execute_plan_from_catalog": "execute",
@@ -20,6 +21,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "PROVENANCE",
     "MergedCheckpoint",
     "execute_plan",
     "execute_plan_from_catalog",

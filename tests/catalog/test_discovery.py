@@ -187,7 +187,7 @@ def test_a_request_may_name_a_checkpoint_that_comes_later(home: Path) -> None:
 def test_a_known_checkpoint_that_is_damaged_says_so_where_it_is_asked_for(home: Path) -> None:
     folder = checkpoint(home / "drop" / "math-01")
     (folder / "model.safetensors").write_bytes(weights(1.0)[:-1])
-    with pytest.raises(CatalogError, match="'math-01': model.safetensors is truncated"):
+    with pytest.raises(CatalogError, match=r"'math-01': model\.safetensors is truncated"):
         load(home).checkpoint("math-01")
 
 
