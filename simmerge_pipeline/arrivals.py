@@ -22,6 +22,37 @@ _BEFORE = {
 """What a new checkpoint or task goes through, and what each step of it reads by lineage."""
 
 
+class StillDeclared(dg.AutomationCondition):
+    """True for the partitions that the catalog declares at this moment; what has left it is not asked for."""
+
+    @property
+    def description(self) -> str:
+        """What the UI shows beside the condition."""
+        return "the catalog declares it"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        """Look only at what is asked for otherwise."""
+        candidates = context.candidate_subset
+        if candidates.is_empty or context.partitions_def is None:
+            return dg.AutomationResult(context, true_subset=candidates)
+        try:
+            catalog = CatalogResource.from_environment().load()
+        except SimMergeError:
+            return dg.AutomationResult(context, true_subset=candidates)  # the step says what is wrong
+        known = {
+            *(catalog.base.id, *catalog.checkpoint_ids),
+            *catalog.task_ids,
+            *(request.id for request in catalog.merge_requests),
+        }
+        keys = {key for key in candidates.expensively_compute_asset_partitions() if _parts(key.partition_key) <= known}
+        subset = context.asset_graph_view.get_asset_subset_from_asset_partitions(context.key, keys)
+        return dg.AutomationResult(context, true_subset=subset)
+
+
+def _parts(key: str | None) -> set[str]:
+    return set((key or "").split("|"))
+
+
 class ArrivalsSettled(dg.AutomationCondition):
     """True when nothing that this is computed from is at work, about to be, or still to come.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from simmerge_pipeline.arrivals import ArrivalsSettled
+from simmerge_pipeline.arrivals import ArrivalsSettled, StillDeclared
 from simmerge_pipeline.executors import accelerator_on_ray
 from simmerge_pipeline.retraining import EnoughNewLabels
 
@@ -16,8 +16,10 @@ OWNERS = ["team:simmerge"]
 
 MISSING = (AC.newly_missing() | (AC.initial_evaluation() & AC.missing())).since(
     AC.newly_requested() | AC.newly_updated()
-)
-"""Missing partitions, also those that were there before the sensor's first tick (which `on_missing` leaves out)."""
+) & StillDeclared()
+"""Missing partitions, also those that were there before the sensor's first tick (which `on_missing` leaves out).
+
+What has left the catalog is asked for when it comes back."""
 
 WHEN_INPUTS_EXIST = MISSING & ~AC.any_deps_missing()
 """Missing, and everything it reads by lineage exists."""

@@ -57,6 +57,27 @@ def test_a_removed_entry_keeps_its_partition(small: World) -> None:
     assert isinstance(tick(small), dg.SkipReason)
 
 
+def test_a_checkpoint_that_is_back_has_its_pairs_made_up_for(small: World) -> None:
+    apply(small, added(tick(small)))
+    entries, pairs = small.entries(), ("functional_similarity", "pairwise_features")
+    for asset in ("weight_gram", *pairs):
+        for key in ("code-01", "math-01"):
+            partition = key if asset == "weight_gram" else f"{key}|math"
+            small.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
+    resource, cursor = CatalogResource(path=str(small.catalog_path)), None
+    asked = []
+    for checkpoints in (entries, entries[:-1], entries[:-1], entries, entries):
+        small.declare(checkpoints=checkpoints)
+        with dg.build_sensor_context(
+            instance=small.instance, resources={"catalog": resource}, cursor=cursor
+        ) as context:
+            result = catalog_sensor(context)
+            cursor = context.cursor
+        requests = result.run_requests or [] if isinstance(result, dg.SensorResult) else []
+        asked.append({str(r.partition_key): {k.to_user_string() for k in r.asset_selection or []} for r in requests})
+    assert asked == [{}, {}, {}, {"code-01": {"weight_gram"}, "code-01|math": set(pairs)}, {}]
+
+
 def test_without_a_catalog_nothing_is_requested(small: World) -> None:
     small.catalog_path.unlink()
     skipped = tick(small)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 
@@ -9,7 +10,7 @@ import dagster as dg
 
 from simmerge_core.catalog import Catalog
 from simmerge_core.catalog.discovery import last_change
-from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK
+from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK, Cell
 from simmerge_pipeline.resources import CatalogResource
 
 _NAMES = ("checkpoint", "task", "merge_request")
@@ -40,7 +41,41 @@ def still_changing(catalog: Catalog, ids: list[str]) -> list[str]:
     return changing
 
 
+_OF_PAIRS = ("functional_similarity", "pairwise_features", "merge_labels")
+
+
+def made_up_for(context: dg.SensorEvaluationContext, catalog: Catalog) -> list[dg.RunRequest]:
+    """Runs for checkpoints that had left the catalog and are back: whoever arrived meanwhile has no pair with them.
+
+    Their own partitions are computed again and take those pairs; nobody else's are.
+    """
+    declared = declared_keys(catalog)["checkpoint"]
+    before = json.loads(context.cursor) if context.cursor else {"declared": declared, "gone": []}
+    gone = sorted({*before["gone"], *before["declared"]} - set(declared))
+    back = sorted(set(before["gone"]) & set(declared))
+    context.update_cursor(json.dumps({"declared": declared, "gone": gone}))
+    if not back:
+        return []
+    now = time.time_ns()  # a checkpoint may come back more than once
+    done = {
+        name: context.instance.get_materialized_partitions(dg.AssetKey(name)) for name in ("weight_gram", *_OF_PAIRS)
+    }
+    requests = []
+    for id in back:
+        if id in done["weight_gram"]:
+            requests.append(
+                dg.RunRequest(f"{id} is back {now}", partition_key=id, asset_selection=[dg.AssetKey("weight_gram")])
+            )
+        for task in catalog.task_ids:
+            key = Cell(id, task).key
+            assets = [dg.AssetKey(name) for name in _OF_PAIRS if str(key) in done[name]]
+            if assets:
+                requests.append(dg.RunRequest(f"{key} is back {now}", partition_key=key, asset_selection=assets))
+    return requests
+
+
 @dg.sensor(
+    asset_selection=dg.AssetSelection.assets("weight_gram", *_OF_PAIRS),
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Finds checkpoints, tasks and merge requests that are new in the catalog, or in a folder that it "
@@ -66,9 +101,10 @@ def catalog_sensor(context: dg.SensorEvaluationContext, catalog: CatalogResource
         new = [key for key in declared[name] if key not in known_partitions[name]]
         if new:
             requests.append(partitions.build_add_request(new))
-    if not requests:
+    runs = made_up_for(context, found)
+    if not requests and not runs:
         return dg.SkipReason(" ".join(["The catalog declares nothing new.", *waiting]))
-    return dg.SensorResult(dynamic_partitions_requests=requests)
+    return dg.SensorResult(dynamic_partitions_requests=requests, run_requests=runs)
 
 
 with warnings.catch_warnings():
