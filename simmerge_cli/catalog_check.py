@@ -54,6 +54,8 @@ def findings(
                     f"Checkpoint {entry.id!r} has domain {entry.domain!r}, which is no task: known are {known}.",
                 )
             yield found
+        for left in catalog.left_out:
+            yield Finding("checkpoint", left.name, left.why)
     if tasks:
         for task in catalog.tasks:
             yield _task(task, allow_hub=allow_hub)

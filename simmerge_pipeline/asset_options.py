@@ -6,7 +6,9 @@ from typing import Any
 
 import dagster as dg
 
+from simmerge_pipeline.arrivals import ArrivalsSettled, StillDeclared
 from simmerge_pipeline.executors import accelerator_on_ray
+from simmerge_pipeline.retraining import EnoughNewLabels
 
 AC = dg.AutomationCondition
 
@@ -14,8 +16,10 @@ OWNERS = ["team:simmerge"]
 
 MISSING = (AC.newly_missing() | (AC.initial_evaluation() & AC.missing())).since(
     AC.newly_requested() | AC.newly_updated()
-)
-"""Missing partitions, also those that were there before the sensor's first tick (which `on_missing` leaves out)."""
+) & StillDeclared()
+"""Missing partitions, also those that were there before the sensor's first tick (which `on_missing` leaves out).
+
+What has left the catalog is asked for when it comes back."""
 
 WHEN_INPUTS_EXIST = MISSING & ~AC.any_deps_missing()
 """Missing, and everything it reads by lineage exists."""
@@ -32,16 +36,33 @@ WHEN_INPUTS_CHANGE = AC.eager().without(~AC.any_deps_missing()) & _ANYTHING.igno
 
 Nobody has to label beyond the design."""
 
-WHEN_INPUTS_CHANGE_OR_MISSING = (AC.eager().without(~AC.any_deps_missing()) | MISSING) & _ANYTHING.ignore(
-    dg.AssetSelection.assets("active_labels")
+WHEN_ENOUGH_LABELS_ARE_NEW = WHEN_INPUTS_CHANGE & EnoughNewLabels()
+"""Training costs the same for one new label as for a thousand, and changes little for one."""
+
+WHEN_INPUTS_CHANGE_OR_MISSING = (
+    (AC.eager().without(~AC.any_deps_missing()) | MISSING)
+    & _ANYTHING.ignore(dg.AssetSelection.assets("active_labels"))
+    & ArrivalsSettled()
 )
 """As `WHEN_INPUTS_CHANGE`, also for an asset that a data root from before it lacks: `eager` leaves those out."""
 
-WHEN_INPUTS_EXIST_BUT_BANDIT = MISSING & ~AC.any_deps_missing().ignore(dg.AssetSelection.assets("bandit"))
-"""Requests under the selector need no bandit, and those under a bandit start it."""
+WHEN_INPUTS_EXIST_BUT_BANDIT = (
+    MISSING
+    & ~AC.any_deps_missing().ignore(dg.AssetSelection.assets("bandit"))
+    & ~AC.any_deps_in_progress()
+    & ArrivalsSettled()
+)
+"""Requests under the selector need no bandit, and those under a bandit start it.
 
-WHEN_RESULTS_CHANGE = AC.eager().without(~AC.any_deps_missing()) & _ANYTHING.ignore(
-    dg.AssetSelection.assets("plan_labels", "merge_outcomes")
+A request that comes with new checkpoints is served after the selector has learned of them."""
+
+AFTER_ARRIVALS = AFTER_INPUTS & ~AC.any_deps_in_progress() & ArrivalsSettled()
+"""For plans of several checkpoints on a task: which ones, the selector says that has learned of the task."""
+
+WHEN_RESULTS_CHANGE = (
+    AC.eager().without(~AC.any_deps_missing())
+    & _ANYTHING.ignore(dg.AssetSelection.assets("plan_labels", "merge_outcomes"))
+    & ArrivalsSettled()
 )
 """For the report, which tells what there is: a catalog may have no plans executed and no merge requests."""
 

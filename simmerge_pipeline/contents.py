@@ -12,7 +12,15 @@ from simmerge_core.checkpoints import CheckpointFolder, open_checkpoint, resolve
 from simmerge_core.errors import CheckpointError, ProbeError, TableError
 from simmerge_core.probes import cached, is_cached, probe_key, read_prompts
 from simmerge_core.storage import kept_listings
-from simmerge_core.tables import CHECKPOINTS, FUNCTIONAL_SIMILARITY, PAIRWISE_FEATURES, WEIGHT_GRAM, DataRoot, Table
+from simmerge_core.tables import (
+    CHECKPOINTS,
+    FUNCTIONAL_SIMILARITY,
+    MERGE_LABELS,
+    PAIRWISE_FEATURES,
+    WEIGHT_GRAM,
+    DataRoot,
+    Table,
+)
 
 if TYPE_CHECKING:
     from simmerge_core.probes import ProbeRecord
@@ -70,6 +78,16 @@ def held_features(root: DataRoot, task: str, prints: Mapping[str, str]) -> set[t
     where = [keys for keys in root.partitions(PAIRWISE_FEATURES) if keys["task"] == task]
     rows = root.scan(PAIRWISE_FEATURES, where=where).filter(pl.col("a") == pl.col("checkpoint"))
     return _current(rows.select("a", "b", "a_fingerprint", "b_fingerprint").collect(), prints)
+
+
+def held_labels(root: DataRoot, prints: Mapping[str, str]) -> set[tuple[str, str, str]]:
+    """(owner, other, task) of every pair that a partition of `merge_labels` holds with the present content of both."""
+    rows = root.scan(MERGE_LABELS).select("checkpoint", "task", "a", "b", "a_fingerprint", "b_fingerprint").unique()
+    present = (
+        rows.collect().pipe(of_present, "a", "a_fingerprint", prints).pipe(of_present, "b", "b_fingerprint", prints)
+    )
+    other = pl.when(pl.col("a") == pl.col("checkpoint")).then("b").otherwise("a")
+    return set(present.select("checkpoint", other.alias("other"), "task").iter_rows())
 
 
 def held_weights(root: DataRoot, prints: Mapping[str, str]) -> set[tuple[str, str]]:
@@ -148,12 +166,13 @@ def with_pairs(gram: pl.DataFrame, pairs: Sequence[tuple[str, str]], catalog: Ca
     )
 
 
-def holders(held: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """The others with which each owner holds a pair, sorted."""
-    found: dict[str, list[str]] = {}
-    for owner, other in sorted(held):
-        found.setdefault(owner, []).append(other)
-    return found
+def neighbours(held: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The others with which each checkpoint has a pair, whichever of both holds it, sorted."""
+    found: dict[str, set[str]] = {}
+    for owner, other in held:
+        found.setdefault(owner, set()).add(other)
+        found.setdefault(other, set()).add(owner)
+    return {checkpoint: sorted(others) for checkpoint, others in found.items()}
 
 
 def by_owner(rows: pl.DataFrame, owned: Mapping[str, Sequence[str]]) -> dict[str, pl.DataFrame]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import polars as pl
 from simmerge_core.catalog import Catalog
 from simmerge_core.errors import EvaluationError
 from simmerge_core.evaluation import EvaluationStore, check_task
-from simmerge_core.labels import LabelFailures, design, design_plans, designed_configurations
+from simmerge_core.labels import LabelFailures, design, design_plans, designed_configurations, within_budget
 from simmerge_core.plans import Plan
-from simmerge_core.tables import DataRoot
+from simmerge_core.tables import MERGE_LABELS, DataRoot
+from simmerge_pipeline.contents import held_features, held_labels
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import Cell
 from simmerge_pipeline.progress import Progress
@@ -75,23 +76,64 @@ def scores_per_merge(catalog: Catalog, task: str) -> int:
 
 
 def designed_by_owner(
-    catalog: Catalog, prints: Mapping[str, str], held: Mapping[str, set[tuple[str, str]]], cells: Sequence[Cell]
+    catalog: Catalog, root: DataRoot, prints: Mapping[str, str], cells: Sequence[Cell]
 ) -> dict[str, pl.DataFrame]:
-    """Designed labels (columns of `labels.design`) by partition key: those whose pair the partition's features hold.
+    """Designed labels (columns of `labels.design`) by partition key, within the budget of the partition's checkpoint.
 
-    Parameters
-    ----------
-    held
-        (owner, other) pairs of `pairwise_features` by task.
+    A partition labels the pairs whose features it holds, and those that the other one's partition holds but has been
+    labelled without. The budget is the checkpoint's, over all tasks: a pair is merged once for all of them.
     """
-    designed = design(catalog, sorted(set(prints) - {catalog.base.id}))
+    designed, settings = design(catalog, sorted(set(prints) - {catalog.base.id})), catalog.labels
+    features = {task: held_features(root, task, prints) for task in catalog.task_ids}
+    labelled = held_labels(root, prints)
+    pairs_with_labels = {_sorted(owner, other) for owner, other, _ in labelled}
+    pairs_of = _pairs_of(designed)
     parts = {}
-    for cell in cells:
-        others = [other for owner, other in held[cell.task] if owner == cell.checkpoint]
-        own = (pl.col("a") == cell.checkpoint) & pl.col("b").is_in(others)
-        own |= (pl.col("b") == cell.checkpoint) & pl.col("a").is_in(others)
-        parts[str(cell.key)] = designed.filter((pl.col("task") == cell.task) & own)
+    for owner in dict.fromkeys(cell.checkpoint for cell in cells):
+        own = {task: {_sorted(owner, d) for c, d in held if c == owner} for task, held in features.items()}
+        asked = set().union(*(own[task] & pairs_of.get(task, set()) for task in own))
+        chosen = within_budget(asked, pairs_with_labels, budget=settings.merges_per_checkpoint, salt=settings.salt)
+        for cell in cells:
+            if cell.checkpoint == owner:
+                left = _left_by_others(catalog, root, cell, cells, features[cell.task], labelled)
+                wanted = sorted((chosen & own[cell.task]) | (left & pairs_of.get(cell.task, set())))
+                rows = pl.DataFrame(wanted, schema={"a": pl.String, "b": pl.String}, orient="row")
+                of_task = designed.filter(pl.col("task") == cell.task)
+                parts[str(cell.key)] = of_task.join(rows, on=["a", "b"], how="semi", maintain_order="left")
     return parts
+
+
+def _left_by_others(
+    catalog: Catalog,
+    root: DataRoot,
+    cell: Cell,
+    cells: Sequence[Cell],
+    features: Set[tuple[str, str]],
+    labelled: Set[tuple[str, str, str]],
+) -> set[tuple[str, str]]:
+    """Pairs whose features another partition holds that has been labelled without them, though it had budget left.
+
+    It was labelled before it held them: a backfill by hand gave them to it while this checkpoint was on its way.
+    """
+    budget, task, found = catalog.labels.merges_per_checkpoint, cell.task, set()
+    for other in (c for c, d in features if d == cell.checkpoint and (cell.checkpoint, c) not in features):
+        spent = {d for c, d, _ in labelled if c == other}
+        written = root.exists(MERGE_LABELS, checkpoint=other, task=task) and Cell(other, task) not in cells
+        if written and (other, cell.checkpoint, task) not in labelled and (budget is None or len(spent) < budget):
+            found.add(_sorted(other, cell.checkpoint))
+    return found
+
+
+def _pairs_of(designed: pl.DataFrame) -> dict[str, set[tuple[str, str]]]:
+    """Designed pairs a < b by task."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for a, b, task in designed.select("a", "b", "task").iter_rows():
+        found.setdefault(task, set()).add((a, b))
+    return found
+
+
+def _sorted(a: str, b: str) -> tuple[str, str]:
+    return (a, b) if a < b else (b, a)
 
 
 def designed_plans(catalog: Catalog, root: DataRoot, prints: Mapping[str, str], task: str) -> list[Plan]:

@@ -31,7 +31,7 @@ from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, DAY, MERGE
 from simmerge_pipeline.progress import Progress, listening
 from simmerge_pipeline.ranges import ranges, rectangles
 from simmerge_pipeline.resources import PROJECT_ROOT, CatalogResource, ComputeResource, DataRootResource
-from simmerge_pipeline.stamps import STAMP, exists, stamp
+from simmerge_pipeline.stamps import STAMP, exists, settled, stamp
 
 _DRIVER_TAG = "simmerge/process"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -253,6 +253,9 @@ class _Driver:
                     self._leave(summary, [key])
                     continue
                 try:
+                    if settled(name, self.catalog, self.root, key):
+                        summary.current += 1
+                        continue
                     current = stamp(name, self.catalog, self.root, key)
                 except (SimMergeError, OSError) as error:
                     summary.failed[key or name] = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import polars as pl
 
 from simmerge_core.catalog import Catalog, MergeRequest
 from simmerge_core.plans import Plan, plan_of
-from simmerge_core.tables import MERGE_OUTCOMES, DataRoot
+from simmerge_core.tables import MERGE_OUTCOMES, MERGE_PLANS, DataRoot
 from simmerge_pipeline.plan_metadata import plan_metadata
 from simmerge_pipeline.progress import Progress
 from simmerge_pipeline.training import deciding_metrics, item_sets, labelled_pairs
@@ -38,6 +39,28 @@ def best_plan(ranked: pl.DataFrame) -> Plan:
     return plan_of(row["order"], row["actions"])
 
 
+@dataclass(frozen=True)
+class Executed:
+    """A request's merged folder: what was merged, and the content that it had."""
+
+    checkpoints: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+
+
+def executed(root: DataRoot, request: MergeRequest) -> Executed | None:
+    """What a request's folder was merged from, if it is the best plan that the request has, as it now asks."""
+    from simmerge_core.merging import PROVENANCE
+
+    file = root.folder("merged_checkpoints", merge_request=request.id) / PROVENANCE
+    if not file.is_file() or not root.exists(MERGE_PLANS, merge_request=request.id):
+        return None
+    told = json.loads(file.read_text(encoding="utf-8"))
+    best = best_plan(root.read(MERGE_PLANS, merge_request=request.id))
+    if told["plan"]["text"] != str(best) or told["given"].get("request") != request.model_dump(mode="json"):
+        return None
+    return Executed(best.checkpoints, tuple(told["recipe"]["checkpoints"]))
+
+
 INTERVALS = frozenset({"low", "high", "difference_low", "difference_high", "distinguishable"})
 """Columns of `merge_plans` that a bandit's plans have not: its uncertainty is a posterior's, not calibrated."""
 
@@ -46,6 +69,22 @@ def catalog_pool(catalog: Catalog, request: MergeRequest, prints: Mapping[str, s
     """The checkpoints that a request may merge and that are there."""
     pool = catalog.checkpoint_ids if request.checkpoints == "all" else request.checkpoints
     return [c for c in pool if c in prints]
+
+
+def comparable(features: pl.DataFrame, pool: Sequence[str], tasks: Sequence[str]) -> list[str]:
+    """The members of a pool whose features with each other are all there on the tasks, in the pool's order.
+
+    A checkpoint whose probes failed or are late must not keep a request from the others: of those with gaps, the one
+    with most is left out first, and of equals the one that was declared last.
+    """
+    rows = features.filter(pl.col("task").is_in(list(tasks)) & pl.col("a").is_in(pool) & pl.col("b").is_in(pool))
+    there = set(rows.select("a", "b", "task").iter_rows())
+    gaps = {a: {b for b in pool if b != a and not all({(a, b, t), (b, a, t)} <= there for t in tasks)} for a in pool}
+    while any(gaps.values()):
+        worst = max(reversed(gaps), key=lambda c: len(gaps[c]))
+        del gaps[worst]
+        gaps = {a: others - {worst} for a, others in gaps.items()}
+    return list(gaps)
 
 
 def plans_by_selector(

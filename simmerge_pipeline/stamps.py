@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import polars as pl
 from simmerge_core.bandit import bandit_name
 from simmerge_core.catalog import Catalog
 from simmerge_core.checkpoints import resolve
-from simmerge_core.errors import SelectionError
+from simmerge_core.errors import SelectionError, SimMergeError
 from simmerge_core.evaluation import task_key
 from simmerge_core.features.columns import FEATURE_VERSION
 from simmerge_core.files import hash_json
@@ -32,11 +33,13 @@ from simmerge_core.tables import (
 from simmerge_pipeline.bandits import bandit_source, wanted_bandits
 from simmerge_pipeline.contents import fingerprint_of, fingerprints, task_probe_key
 from simmerge_pipeline.partitions import cell
+from simmerge_pipeline.requests import executed
 
 STAMP = "inputs"
 """Metadata key under which the hash is kept."""
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json")
+_NO_LABEL_DEPENDS_ON = ("daily_merges", "merges_per_checkpoint", "retrain_after")
 _TRAINED_FROM = (PAIRWISE_FEATURES, MERGE_LABELS, ACTIVE_LABELS)
 
 
@@ -61,6 +64,40 @@ def stamp(asset: str, catalog: Catalog, root: DataRoot, key: str | None = None) 
         If an input is not there.
     """
     return hash_json([asset, _INPUTS[asset](catalog, root, key or "")])
+
+
+def stamps_at_start(asset: str, catalog: Catalog, root: DataRoot, keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The metadata entries that keep the stamps of partitions, by key, of what is there before any of it is read.
+
+    A stamp that is taken at the end would vouch for what came in while the step was at work, and hide that it is
+    missing. Keys whose inputs are not there are left out.
+    """
+    found = {}
+    for key in keys:
+        with contextlib.suppress(SimMergeError, OSError):
+            found[key] = stamped(asset, catalog, root, key)
+    return found
+
+
+def settled(asset: str, catalog: Catalog, root: DataRoot, key: str | None) -> bool:
+    """Whether a partition is of a merge request that has been executed, and therefore stays as it is.
+
+    Another selector would plan it otherwise, and a checkpoint that has left the catalog could not be merged again; the
+    answer that was given is kept. A request that now asks for something else is open again, and so is one whose
+    checkpoints have other content than what was merged.
+    """
+    if asset not in ("merge_plans", "merged_checkpoints", "merge_outcomes") or not exists(asset, root, key):
+        return False
+    request, prints = catalog.merge_request(key or ""), fingerprints(root, catalog)
+    done = executed(root, request)
+    if done is None:
+        return False
+    merged = dict(zip(done.checkpoints, done.fingerprints, strict=True))
+    if any(prints.get(c, content) != content for c, content in merged.items()):
+        return False
+    if asset == "merge_plans":
+        return request.policy == "selector"  # a bandit's draw has a stamp that stays
+    return not merged.keys() <= prints.keys()
 
 
 def exists(asset: str, root: DataRoot, key: str | None = None) -> bool:
@@ -106,11 +143,13 @@ def _standalone(catalog: Catalog, root: DataRoot, key: str) -> Any:
 
 
 def _labels(catalog: Catalog, root: DataRoot, key: str) -> Any:
+    pairs, budget = _pairs(root, PAIRWISE_FEATURES.name, key), catalog.labels.merges_per_checkpoint
     return [
-        _pairs(root, PAIRWISE_FEATURES.name, key),
+        pairs,
         task_key(catalog.task(cell(key).task)),
-        catalog.labels.model_dump(mode="json", exclude={"multiway", "daily_merges"}),
+        catalog.labels.model_dump(mode="json", exclude={"multiway", *_NO_LABEL_DEPENDS_ON}),
         _actions(catalog),
+        *([budget] if budget is not None and 2 * budget < len(pairs) else []),  # where it may leave a pair out
     ]
 
 
@@ -124,7 +163,7 @@ def _plan_labels(catalog: Catalog, root: DataRoot, key: str) -> Any:
     return [
         sorted(fingerprints(root, catalog).items()),
         task_key(catalog.task(key)),
-        catalog.labels.model_dump(mode="json", exclude={"daily_merges"}),
+        catalog.labels.model_dump(mode="json", exclude=set(_NO_LABEL_DEPENDS_ON)),
         list(catalog.task_ids),  # plans of every task's configurations are scored on this one
         _trained(catalog, root),
     ]
@@ -176,7 +215,6 @@ def _outcomes(catalog: Catalog, root: DataRoot, key: str) -> Any:
     return [
         _merged(catalog, root, key),
         [task_key(catalog.task(task)) for task in tasks],
-        _selectors(catalog, root, ""),
     ]
 
 

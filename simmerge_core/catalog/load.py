@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import ValidationError
 
+from simmerge_core.catalog.discovery import with_discovered
 from simmerge_core.catalog.model import Benchmark, Catalog, CheckpointEntry, MergeRequest, Task
 from simmerge_core.errors import CatalogError
 
@@ -17,7 +18,8 @@ def load_catalog(path: str | Path, *, text: str | None = None) -> Catalog:
     """Read and validate a catalog; relative paths in it are taken from its own folder.
 
     Only the file itself and the presence of the probe files are looked at: whether each checkpoint's folder is sound is
-    `simmerge catalog check`'s question, so that one broken checkpoint does not hide the others.
+    `simmerge catalog check`'s question, so that one broken checkpoint does not hide the others. Folders of `discover`
+    are looked into, and those that hold a whole checkpoint are added.
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ def load_catalog(path: str | Path, *, text: str | None = None) -> Catalog:
     except ValidationError as error:
         raise CatalogError(_sentence(path, error, raw, line_of)) from error
     _check_references(path, catalog, line_of)
-    return _with_absolute_paths(catalog, path)
+    return with_discovered(_with_absolute_paths(catalog, path))
 
 
 def _repeated_key(node: yaml.Node | None) -> yaml.ScalarNode | None:
@@ -166,7 +168,7 @@ def _check_references(path: Path, catalog: Catalog, line_of: Callable[[Iterable[
         )
     seen = set()
     for number, request in enumerate(catalog.merge_requests):
-        problem = request_problem(catalog, request)
+        problem = request_problem(catalog, request, complete=not catalog.discover)
         if request.id.casefold() in seen:
             problem = "is used twice: give each request its own id"
         if problem is not None:
@@ -182,18 +184,25 @@ def _size(file: Path) -> int | None:
         return None
 
 
-def request_problem(catalog: Catalog, request: MergeRequest) -> str | None:
-    """Why the catalog cannot serve a request, to be read after its name; None if it can."""
+def request_problem(catalog: Catalog, request: MergeRequest, *, complete: bool = True) -> str | None:
+    """Why the catalog cannot serve a request, to be read after its name; None if it can.
+
+    Parameters
+    ----------
+    complete
+        Whether its list of checkpoints is all there will be. Where folders come and go, a request whose checkpoints are
+        not there fails by itself.
+    """
     unknown_tasks = [task for task in request.targets if task not in catalog.task_ids]
     if unknown_tasks:
         return f"names the unknown task {unknown_tasks[0]!r}: known are {', '.join(catalog.task_ids)}"
     pool = catalog.checkpoint_ids if request.checkpoints == "all" else request.checkpoints
     unknown = [checkpoint for checkpoint in pool if checkpoint not in catalog.checkpoint_ids]
-    if unknown:
+    if unknown and complete:
         return f"names the unknown checkpoint {unknown[0]!r}: declare it under checkpoints"
     if len(set(pool)) != len(pool):
         return "names a checkpoint twice: name each once"
-    if request.k > len(pool):
+    if request.k > len(pool) and (complete or request.checkpoints != "all"):
         return f"wants {request.k} checkpoints of {len(pool)}: lower k or add checkpoints"
     try:
         catalog.actions(request.actions)
@@ -227,6 +236,9 @@ def _with_absolute_paths(catalog: Catalog, path: Path) -> Catalog:
         update={
             "base": checkpoint(catalog.base),
             "checkpoints": tuple(checkpoint(c) for c in catalog.checkpoints),
+            "discover": tuple(
+                d.model_copy(update={"folder": folder / d.folder.expanduser()}) for d in catalog.discover
+            ),
             "tasks": tuple(task(t) for t in catalog.tasks),
         }
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -126,6 +128,36 @@ class Task(_Entry):
         return self.benchmarks[0].metrics[0]
 
 
+class Discovery(_Entry):
+    """A folder whose sub-folders are checkpoints without being declared, as soon as they are whole."""
+
+    folder: Path
+    domain: Id | None = Field(default=None, description="of those that have no simmerge.yaml of their own")
+    quiet_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="nothing has changed for so long before work is spent on it",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A folder that could be a checkpoint and is none (yet).
+
+    Attributes
+    ----------
+    name
+        Its name, which may be no id.
+    why
+        One sentence.
+    """
+
+    name: str
+    folder: Path
+    why: str
+
+
 class LabelDesign(_Entry):
     """Which pairs are merged and evaluated offline."""
 
@@ -138,6 +170,19 @@ class LabelDesign(_Entry):
     salt: str = "simmerge"
     multiway: dict[int, int] = Field(
         default={3: 4, 4: 1}, description="executed configurations per task, by k, on which plans are compared"
+    )
+    merges_per_checkpoint: int | None = Field(
+        default=64,
+        ge=1,
+        description="pairs at most that a new checkpoint adds to the labelled ones, each merged under every action; "
+        "all that the shares above choose when null",
+    )
+    retrain_after: float = Field(
+        default=0.05,
+        ge=0,
+        allow_inf_nan=False,
+        description="labels that must be new before the automation trains the selectors again, as a share of those "
+        "they were trained on",
     )
     daily_merges: int = Field(
         default=0, ge=0, description="merges a day that active labelling may make and score beyond the design; 0 is off"
@@ -241,6 +286,7 @@ class Catalog(_Entry):
     version: Literal[1]
     base: CheckpointEntry
     checkpoints: tuple[CheckpointEntry, ...] = ()
+    discover: tuple[Discovery, ...] = ()
     tasks: tuple[Task, ...] = Field(min_length=1)
     action_sets: dict[str, tuple[str, ...]] = {}
     labels: LabelDesign = LabelDesign()
@@ -248,6 +294,8 @@ class Catalog(_Entry):
     merge_requests: tuple[MergeRequest, ...] = ()
 
     _path: Path = PrivateAttr(default=Path("catalog.yaml"))
+    _discovered: dict[str, float] = PrivateAttr(default_factory=dict)
+    _left_out: tuple[LeftOut, ...] = PrivateAttr(default=())
 
     @field_validator("action_sets")
     @classmethod
@@ -276,13 +324,23 @@ class Catalog(_Entry):
         return self._path
 
     @property
+    def discovered(self) -> Mapping[str, float]:
+        """Seconds without a change that are waited for, by id of those checkpoints that are not declared but found."""
+        return self._discovered
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Folders in `discover` that are no checkpoints (yet), by folder and name."""
+        return self._left_out
+
+    @property
     def domains(self) -> dict[str, str]:
         """Domain by checkpoint id, without the base."""
         return {entry.id: entry.domain for entry in self.checkpoints}
 
     @property
     def checkpoint_ids(self) -> tuple[str, ...]:
-        """Ids of the checkpoints, in file order, without the base."""
+        """Ids of the checkpoints, without the base: the declared ones in file order, then those found, sorted."""
         return tuple(entry.id for entry in self.checkpoints)
 
     @property
@@ -296,11 +354,16 @@ class Catalog(_Entry):
         Raises
         ------
         CatalogError
-            Naming the id and those that exist.
+            Naming the id and those that exist, or why its folder is none (yet).
         """
+        from simmerge_core.errors import CatalogError
+
         for entry in (self.base, *self.checkpoints):
             if entry.id == id:
                 return entry
+        for left in self.left_out:
+            if left.name == id:
+                raise CatalogError(left.why)
         raise _unknown(self, "checkpoint", id, (self.base.id, *self.checkpoint_ids))
 
     def task(self, id: str) -> Task:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simmerge_core.labels.failures import Failure, LabelFailures
     from simmerge_core.labels.multiway import design_plans, designed_configurations
-    from simmerge_core.labels.pairs import design, kind_of, shares_of, split_of
+    from simmerge_core.labels.pairs import design, kind_of, shares_of, split_of, within_budget
     from simmerge_core.labels.pool import kept_workers
     from simmerge_core.labels.scoring import label_pairs, label_plans, score_plans, score_standalone
 
@@ -25,6 +25,7 @@ _HOMES = {
     "score_standalone": "scoring",
     "shares_of": "pairs",
     "split_of": "pairs",
+    "within_budget": "pairs",
 }
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "score_standalone",
     "shares_of",
     "split_of",
+    "within_budget",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -97,3 +97,28 @@ def design(catalog: Catalog, known: Iterable[str]) -> pl.DataFrame:
         }
         rows += [(a, b, task, kind_of(domains[a], domains[b], task), split) for task in sorted(chosen)]
     return pl.DataFrame(rows, schema=DESIGN_SCHEMA, orient="row").sort("a", "b", "task")
+
+
+def within_budget(
+    pairs: Iterable[tuple[str, str]], labelled: Set[tuple[str, str]], *, budget: int | None, salt: str
+) -> set[tuple[str, str]]:
+    """Those of a checkpoint's designed pairs that its budget allows.
+
+    Pairs that are labelled already stay and count; what is left of the budget goes to the others in the order of a hash
+    of both ids, so that neither the order of arrival nor an interrupted run changes which they are.
+
+    Parameters
+    ----------
+    pairs
+        Designed pairs a < b that the checkpoint is to label.
+    labelled
+        Pairs a < b that have labels on some task.
+    budget
+        Pairs in all; no bound when None.
+    """
+    asked = set(pairs)
+    kept = asked & labelled
+    if budget is None:
+        return asked
+    further = sorted(asked - kept, key=lambda pair: (fraction(salt, "budget", *pair), pair))
+    return kept | set(further[: max(0, budget - len(kept))])

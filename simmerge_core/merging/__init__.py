@@ -6,12 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simmerge_core.merging.execute import CONFIG, MergedCheckpoint, execute_plan, execute_plan_from_catalog
+    from simmerge_core.merging.execute import (
+        CONFIG,
+        PROVENANCE,
+        MergedCheckpoint,
+        execute_plan,
+        execute_plan_from_catalog,
+    )
     from simmerge_core.merging.memory import load_weights, merge_tensors
     from simmerge_core.merging.steps import needs_base
 
 _HOMES = {
     "CONFIG": "execute",
+    "PROVENANCE": "execute",
     "MergedCheckpoint": "execute",
     "execute_plan": "execute",
     "execute_plan_from_catalog": "execute",
@@ -22,6 +29,7 @@ _HOMES = {
 
 __all__ = [
     "CONFIG",
+    "PROVENANCE",
     "MergedCheckpoint",
     "execute_plan",
     "execute_plan_from_catalog",

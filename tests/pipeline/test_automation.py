@@ -35,7 +35,9 @@ class Ticks:
 
 
 @pytest.fixture
-def ticks(small: World) -> Ticks:
+def ticks(small: World, monkeypatch: pytest.MonkeyPatch) -> Ticks:
+    monkeypatch.setenv("SIMMERGE_CATALOG", str(small.catalog_path))
+    monkeypatch.setenv("SIMMERGE_DATA", str(small.data))
     return Ticks(small)
 
 
@@ -57,7 +59,7 @@ def test_missing_partitions_are_requested_in_the_order_of_the_graph(ticks: Ticks
     assert ticks.requested() == {}
 
 
-def test_a_new_checkpoint_asks_for_its_own_partitions_only(ticks: Ticks) -> None:
+def test_a_new_checkpoint_asks_for_its_own_partitions_only(small: World, ticks: Ticks) -> None:
     checkpoints = {"base", "math-01", "math-02", "code-01"}
     ticks.requested()
     for asset in ("checkpoints", "weight_gram"):
@@ -71,6 +73,7 @@ def test_a_new_checkpoint_asks_for_its_own_partitions_only(ticks: Ticks) -> None
     ):
         ticks.done(asset, CELLS)
     ticks.requested()
+    small.declare(checkpoints=[*small.entries(), small.add_checkpoint("math-09", like="math-01")])
     ticks.instance.add_dynamic_partitions("checkpoint", ["math-09"])
     assert ticks.requested().get("checkpoints") == {"math-09"}
     ticks.done("checkpoints", {"math-09"})
@@ -78,3 +81,11 @@ def test_a_new_checkpoint_asks_for_its_own_partitions_only(ticks: Ticks) -> None
     assert found["probe_activations"] == {"math-09|math"}
     assert found["weight_gram"] == {"math-09"}
     assert "functional_similarity" not in found
+
+
+def test_what_has_left_the_catalog_is_asked_for_when_it_is_back(small: World, ticks: Ticks) -> None:
+    entries = small.entries()
+    small.declare(checkpoints=entries[:-1])
+    assert ticks.requested() == {"checkpoints": {"base", "math-01", "math-02"}}
+    small.declare(checkpoints=entries)
+    assert ticks.requested() == {"checkpoints": {"code-01"}}

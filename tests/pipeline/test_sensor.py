@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import dagster as dg
 import pytest
 from pipeline_world import World
@@ -55,8 +57,52 @@ def test_a_removed_entry_keeps_its_partition(small: World) -> None:
     assert isinstance(tick(small), dg.SkipReason)
 
 
+def test_a_checkpoint_that_is_back_has_its_pairs_made_up_for(small: World) -> None:
+    apply(small, added(tick(small)))
+    entries, pairs = small.entries(), ("functional_similarity", "pairwise_features")
+    for asset in ("weight_gram", *pairs):
+        for key in ("code-01", "math-01"):
+            partition = key if asset == "weight_gram" else f"{key}|math"
+            small.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
+    resource, cursor = CatalogResource(path=str(small.catalog_path)), None
+    asked = []
+    for checkpoints in (entries, entries[:-1], entries[:-1], entries, entries):
+        small.declare(checkpoints=checkpoints)
+        with dg.build_sensor_context(
+            instance=small.instance, resources={"catalog": resource}, cursor=cursor
+        ) as context:
+            result = catalog_sensor(context)
+            cursor = context.cursor
+        requests = result.run_requests or [] if isinstance(result, dg.SensorResult) else []
+        asked.append({str(r.partition_key): {k.to_user_string() for k in r.asset_selection or []} for r in requests})
+    assert asked == [{}, {}, {}, {"code-01": {"weight_gram"}, "code-01|math": set(pairs)}, {}]
+
+
 def test_without_a_catalog_nothing_is_requested(small: World) -> None:
     small.catalog_path.unlink()
     skipped = tick(small)
     assert isinstance(skipped, dg.SkipReason)
     assert "make demo" in str(skipped.skip_message)
+
+
+def test_a_folder_that_is_dropped_is_found_when_it_is_whole_and_quiet(small: World) -> None:
+    entries, folder = small.entries(), small.catalog_path.parent / "checkpoints"
+    for other in sorted(set(folder.iterdir()) - {folder / name for name in ("base", *small.catalog.checkpoint_ids)}):
+        shutil.rmtree(other)
+    small.declare(discover=[{"folder": "checkpoints", "domain": "math", "quiet_seconds": 3600}])
+    apply(small, added(tick(small)))
+    new = small.add_checkpoint("math-09", like="math-01")
+    assert small.entries() == entries  # nobody edits the file
+    waiting = tick(small)
+    assert isinstance(waiting, dg.SkipReason)
+    assert "'math-09' is still changing" in str(waiting.skip_message)
+    small.declare(discover=[{"folder": "checkpoints", "domain": "math", "quiet_seconds": 0}])
+    weights = folder / "math-09" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    waiting = tick(small)
+    assert isinstance(waiting, dg.SkipReason)
+    assert "'math-09': model.safetensors is truncated" in str(waiting.skip_message)
+    weights.write_bytes(whole)
+    assert added(tick(small)) == {"checkpoint": ["math-09"]}
+    assert small.catalog.domains["math-09"] == new["domain"]

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from simmerge_core.errors import BanditError, SimMergeError
+from simmerge_core.features.columns import FEATURE_VERSION
 from simmerge_core.files import write_json
 from simmerge_core.tables import BANDIT_ROUNDS, MERGE_OUTCOMES, MERGE_PLANS
 from simmerge_pipeline import checks
@@ -31,7 +32,7 @@ from simmerge_pipeline.table_metadata import definition_metadata, written_metada
     kinds={"torch", "safetensors"},
     owners=OWNERS,
     tags={"stage": "selection"},
-    code_version="1",
+    code_version=f"1.{FEATURE_VERSION}",
     automation_condition=WHEN_INPUTS_CHANGE_OR_MISSING,
 )
 def bandit(context: dg.AssetExecutionContext, catalog: CatalogResource, data: DataRootResource) -> dg.MaterializeResult:

@@ -14,8 +14,15 @@ from simmerge_core.labels.pairs import DESIGN_SCHEMA
 from simmerge_core.tables import MERGE_LABELS, PAIRWISE_FEATURES, PLAN_LABELS, STANDALONE_SCORES
 from simmerge_pipeline import checks
 from simmerge_pipeline.actions import labelled_actions
-from simmerge_pipeline.asset_options import ACCELERATOR, AFTER_INPUTS, ONE_RUN, OWNERS, WHEN_INPUTS_EXIST
-from simmerge_pipeline.contents import fingerprint_of, fingerprints, held_features, require_partition
+from simmerge_pipeline.asset_options import (
+    ACCELERATOR,
+    AFTER_ARRIVALS,
+    AFTER_INPUTS,
+    ONE_RUN,
+    OWNERS,
+    WHEN_INPUTS_EXIST,
+)
+from simmerge_pipeline.contents import fingerprint_of, fingerprints, require_partition
 from simmerge_pipeline.label_requests import (
     designed_by_owner,
     designed_plans,
@@ -28,7 +35,7 @@ from simmerge_pipeline.label_requests import (
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import CHECKPOINT_TASK, TASK
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
-from simmerge_pipeline.stamps import stamped
+from simmerge_pipeline.stamps import stamped, stamps_at_start
 from simmerge_pipeline.table_metadata import definition_metadata, written_metadata
 
 
@@ -93,17 +100,17 @@ def merge_labels(
 ) -> Iterator[Any]:
     """The utility of one merge (pair and action) on one benchmark, metric, item set and seed of the task.
 
-    The design says which pairs; the partition that holds a pair's features holds its labels. Each merge is made once
-    for all tasks of the run.
+    The design says which pairs, and `labels.merges_per_checkpoint` how many of them one checkpoint may add; the
+    partition that holds a pair's features holds its labels. Each merge is made once for all tasks of the run.
     """
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
     prints, actions = fingerprints(root, declared), labelled_actions(declared)
-    held = {task: held_features(root, task, prints) for task in run.checkpoints_of}
+    stamps = stamps_at_start("merge_labels", declared, root, run.keys)
     for cell in run.cells:
         with run.attempt(cell.key):
             require_partition(root, PAIRWISE_FEATURES, checkpoint=cell.checkpoint, task=cell.task)
     refuse_unsound_tasks(run, declared, run.keys_of_task)
-    designed = designed_by_owner(declared, prints, held, [cell for cell in run.cells if cell.key not in run.failed])
+    designed = designed_by_owner(declared, root, prints, [cell for cell in run.cells if cell.key not in run.failed])
     with run.attempt(*designed):
         rows = pl.concat([pl.DataFrame(schema=DESIGN_SCHEMA), *designed.values()])
         rows = rows.unique(["a", "b", "task"], maintain_order=True)
@@ -118,8 +125,8 @@ def merge_labels(
                 run.verdicts.add("labels_cover_actions", key, missing, examined=wanted.height * len(actions))
                 run.verdicts.add("no_nan", key, checks.nans(part, nullable={"stderr"}), examined=part.height)
                 path = root.write(MERGE_LABELS, part, checkpoint=checkpoint, task=task)
-                stamp = stamped("merge_labels", declared, root, key)
-                run.wrote(key, {**written_metadata(MERGE_LABELS, part, path), **stamp, "pairs": wanted.height})
+                about = {**stamps.get(key, {}), "pairs": wanted.height}
+                run.wrote(key, {**written_metadata(MERGE_LABELS, part, path), **about})
     yield from run.results()
 
 
@@ -132,7 +139,7 @@ def merge_labels(
     tags={"stage": "labels"},
     code_version="1",
     backfill_policy=ONE_RUN,
-    automation_condition=AFTER_INPUTS,
+    automation_condition=AFTER_ARRIVALS,
     metadata=definition_metadata(PLAN_LABELS),
     check_specs=checks.specs("plan_labels", checks.NO_NAN),
     **ACCELERATOR,
@@ -146,7 +153,7 @@ def plan_labels(
     that are not among them: of its own configurations, and of all that hold a checkpoint of its domain.
     """
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
-    prints = fingerprints(root, declared)
+    prints, stamps = fingerprints(root, declared), stamps_at_start("plan_labels", declared, root, run.keys)
     refuse_unsound_tasks(run, declared, {task: [task] for task in run.keys})
     with run.attempt(*run.keys):
         sound = [task for task in run.keys if task not in run.failed]
@@ -163,6 +170,5 @@ def plan_labels(
                     path = root.write(PLAN_LABELS, part, task=task)
                     if stage:
                         run.verdicts.add("no_nan", task, checks.nans(part, nullable={"stderr"}), examined=part.height)
-                        stamp = stamped("plan_labels", declared, root, task)
-                        run.wrote(task, {**written_metadata(PLAN_LABELS, part, path), **stamp})
+                        run.wrote(task, {**written_metadata(PLAN_LABELS, part, path), **stamps.get(task, {})})
     yield from run.results()

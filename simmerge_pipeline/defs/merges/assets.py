@@ -31,6 +31,7 @@ from simmerge_pipeline.requests import (
     INTERVALS,
     best_plan,
     catalog_pool,
+    comparable,
     outcome_rows,
     plans_by_selector,
     rivals,
@@ -68,7 +69,11 @@ def merge_plans(context: dg.AssetExecutionContext, catalog: CatalogResource, dat
     for number, id in enumerate(run.keys):
         with run.attempt(id):
             request = declared.merge_request(id)
-            pool = catalog_pool(declared, request, prints)
+            asked = catalog_pool(declared, request, prints)
+            pool = comparable(features, asked, request.targets)
+            late = [c for c in asked if c not in pool]
+            if late:
+                context.log.warning(f"Merge request {id!r} is planned without {', '.join(late)}: features are missing.")
             target, piece = target_of(request.targets, combine=request.how, weights=request.weights), run.piece
             if request.policy == "selector":
                 ranked, about = plans_by_selector(root, request, features, pool, target, piece(number, len(run.keys)))
@@ -78,7 +83,7 @@ def merge_plans(context: dg.AssetExecutionContext, catalog: CatalogResource, dat
                 about = drawn(online, id)
             run.verdicts.add("no_nan", id, checks.nans(ranked, nullable=INTERVALS), examined=ranked.height)
             path = root.write(MERGE_PLANS, ranked, merge_request=id)
-            about = {"best plan": str(best_plan(ranked)), "policy": request.policy, **about}
+            about = {"best plan": str(best_plan(ranked)), "policy": request.policy, "left out": late, **about}
             stamp = stamped("merge_plans", declared, root, id)
             run.wrote(id, {**written_metadata(MERGE_PLANS, ranked, path), **stamp, **about})
     yield from run.results(metadata=lineage_metadata(MERGE_PLANS))
@@ -117,6 +122,7 @@ def merged_checkpoints(
                 base_fingerprint=prints[declared.base.id],
                 provenance={
                     "merge_request": id,
+                    "request": declared.merge_request(id).model_dump(mode="json"),
                     "predicted": {n: best[n] for n in ("predicted_utility", "uncertainty")},
                 },
                 progress=run.piece(number, len(run.keys)),

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from simmerge_core.features.columns import FEATURE_VERSION
 from simmerge_core.tables import CHECKPOINTS, FUNCTIONAL_SIMILARITY, PAIRWISE_FEATURES, WEIGHT_GRAM
 from simmerge_pipeline import checks
 from simmerge_pipeline.asset_options import AFTER_INPUTS, ONE_RUN, OWNERS
@@ -24,8 +25,8 @@ from simmerge_pipeline.contents import (
     held_features,
     held_on_task,
     held_weights,
-    holders,
     later_in,
+    neighbours,
     opened,
     probe_records,
     recorded,
@@ -41,7 +42,7 @@ from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, Cell
 from simmerge_pipeline.pictures import similarity_pictures
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
-from simmerge_pipeline.stamps import stamped
+from simmerge_pipeline.stamps import stamped, stamps_at_start
 from simmerge_pipeline.table_metadata import definition_metadata, written_metadata
 
 
@@ -151,7 +152,7 @@ def functional_similarity(
     kinds={"polars", "parquet"},
     owners=OWNERS,
     tags={"stage": "signals"},
-    code_version="1",
+    code_version=f"1.{FEATURE_VERSION}",
     backfill_policy=ONE_RUN,
     automation_condition=AFTER_INPUTS,
     metadata=definition_metadata(PAIRWISE_FEATURES),
@@ -167,16 +168,19 @@ def pairwise_features(
 
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
     prints, base = fingerprints(root, declared), declared.base.id
+    stamps = stamps_at_start("pairwise_features", declared, root, run.keys)
     manifests, gram = root.scan(CHECKPOINTS).collect(), gram_rows(root, prints)
     for number, (task, wanted) in enumerate(run.checkpoints_of.items()):
         keys = {c: Cell(c, task).key for c in wanted}
         with run.attempt(*keys.values()):
-            functional, held = functional_rows(root, task, prints), holders(held_on_task(root, task, prints))
+            functional, held = functional_rows(root, task, prints), held_features(root, task, prints)
+            compared = neighbours(functional.filter(pl.col("metric") == "kl").select("a", "b").unique().iter_rows())
             owned: dict[str, list[str]] = {}
-            for c in wanted:
+            for place, c in enumerate(wanted):
                 with run.attempt(keys[c]):
                     require_partition(root, FUNCTIONAL_SIMILARITY, checkpoint=c, task=task)
-                    owned[c] = held.get(c, [])
+                    later = later_in(wanted, place)
+                    owned[c] = owned_others(c, present=compared.get(c, ()), held=held, later=later)
             pairs = [(c, d) for c, others in owned.items() for d in others]
             gram = with_pairs(gram, pairs, declared, device=compute.device)
             rows = compute_features(
@@ -187,8 +191,8 @@ def pairwise_features(
                 with run.attempt(key := keys[c]):
                     judge_features(run.verdicts, key, part)
                     path = root.write(PAIRWISE_FEATURES, part, checkpoint=c, task=task)
-                    stamp = stamped("pairwise_features", declared, root, key)
-                    run.wrote(key, {**written_metadata(PAIRWISE_FEATURES, part, path), **stamp, "pairs": len(owned[c])})
+                    about = {**stamps.get(key, {}), "pairs": len(owned[c])}
+                    run.wrote(key, {**written_metadata(PAIRWISE_FEATURES, part, path), **about})
             experts = set(recorded(root, task, prints)) - {base}
             judge_pairs(run.verdicts, keys, experts, held_features(root, task, prints))
         run.progress(f"features on {task}", (number + 1) / len(run.checkpoints_of))

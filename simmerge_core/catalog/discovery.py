@@ -1,0 +1,158 @@
+"""Checkpoints that are not written into the catalog: whole sub-folders of a folder that it names."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from simmerge_core.catalog.model import Catalog, CheckpointEntry, Discovery, Id, LeftOut
+from simmerge_core.errors import CatalogError, CheckpointError, SimMergeError
+from simmerge_core.ids import validate_id
+
+CARD = "simmerge.yaml"
+"""The file in a checkpoint's folder that says its domain."""
+
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    domain: Id
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    entry: CheckpointEntry
+    quiet: float
+
+
+def with_discovered(catalog: Catalog) -> Catalog:
+    """The catalog with every whole checkpoint of its `discover` folders, sorted by id after the declared ones.
+
+    Which order they arrived in does not matter, nor when the catalog is read. A folder that is not whole (yet), or
+    cannot be an entry, is left out with a sentence in `Catalog.left_out` and keeps none of the others out.
+
+    Parameters
+    ----------
+    catalog
+        With absolute paths.
+
+    Raises
+    ------
+    CatalogError
+        If a folder to look into cannot be read: its checkpoints must not look as if they had been removed.
+    """
+    if not catalog.discover:
+        return catalog
+    declared = (catalog.base, *catalog.checkpoints)
+    places = {entry.path.resolve() for entry in declared if entry.path is not None}
+    taken = {entry.id.casefold(): str(entry.path or entry.hub) for entry in declared}
+    found: dict[str, _Found] = {}
+    left_out = []
+    for discovery in catalog.discover:
+        for folder in _sub_folders(catalog, discovery):
+            if folder.resolve() in places:
+                continue  # declared by hand, with what is said there
+            try:
+                entry = _entry(folder, discovery)
+                if entry.id.casefold() in taken:
+                    raise CatalogError(
+                        f"checkpoint id {entry.id!r} is used for {taken[entry.id.casefold()]} already: rename it."
+                    )
+            except SimMergeError as error:
+                left_out.append(LeftOut(folder.name, folder, str(error)))
+                continue
+            taken[entry.id.casefold()] = str(folder)
+            found[entry.id] = _Found(entry, discovery.quiet_seconds)
+    entries = tuple(found[id].entry for id in sorted(found))
+    whole = catalog.model_copy(update={"checkpoints": (*catalog.checkpoints, *entries)})
+    whole._discovered = {id: found[id].quiet for id in sorted(found)}
+    whole._left_out = tuple(left_out)
+    return whole
+
+
+def last_change(folder: Path) -> float:
+    """When anything in a checkpoint's folder last changed, in seconds since the epoch.
+
+    By status change, not by modification: copies may bring the modification times of their originals along.
+    """
+    return max(path.stat().st_ctime for path in (folder, *folder.iterdir()))
+
+
+def _sub_folders(catalog: Catalog, discovery: Discovery) -> Iterator[Path]:
+    try:
+        inside = sorted(discovery.folder.iterdir())
+    except OSError as error:
+        raise CatalogError(
+            f"Catalog {catalog.path} discovers checkpoints in {discovery.folder}, which cannot be read "
+            f"({error.strerror}): create or mount it, or remove it from discover."
+        ) from error
+    # Programs that copy folders name what they are at with a leading dot.
+    return (path for path in inside if path.is_dir() and not path.name.startswith("."))
+
+
+def _entry(folder: Path, discovery: Discovery) -> CheckpointEntry:
+    """The entry of a whole checkpoint folder; raises SimMergeError saying what is wrong with it."""
+    id = validate_id("checkpoint", folder.name)
+    domain = _domain(folder, discovery)
+    state = []
+    try:
+        for path in sorted(folder.iterdir()):
+            stat = path.stat()
+            state.append((path.name, stat.st_size, stat.st_mtime_ns))
+        problem = _problem(folder, tuple(state))
+    except OSError as error:  # a file is renamed while it arrives
+        raise CheckpointError(f"Checkpoint {id!r}: {folder} is changing ({error.strerror}): wait for it.") from error
+    if problem is not None:
+        raise CheckpointError(problem)
+    return CheckpointEntry(id=id, path=folder, domain=domain)
+
+
+def _domain(folder: Path, discovery: Discovery) -> str:
+    card = folder / CARD
+    if not card.is_file():
+        if discovery.domain is None:
+            raise CheckpointError(
+                f"Checkpoint {folder.name!r} has no domain: write `domain: <task>` into {card}, or give its folder a "
+                "domain under discover."
+            )
+        return discovery.domain
+    try:
+        return _Card.model_validate(yaml.safe_load(card.read_text(encoding="utf-8"))).domain
+    except ValidationError as error:
+        what = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+    except (OSError, yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+        what = " ".join(str(error).split())
+    raise CheckpointError(
+        f"Checkpoint {folder.name!r}: {card} cannot be used ({what}): write `domain: <task>` into it, nothing else."
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _problem(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str | None:
+    """Why a folder is no whole checkpoint; looked at once per state, since every step reads the catalog."""
+    from simmerge_core.checkpoints import open_checkpoint
+
+    try:
+        open_checkpoint(folder, name=folder.name)
+    except CheckpointError as error:
+        return str(error)
+    found = [name for name, _, _ in state if name in _VOCABULARIES]
+    if not found:
+        return f"Checkpoint {folder.name!r}: {folder} has no tokenizer: copy it there, too."
+    for name in found:
+        if name.endswith(".json") and not _ends_as_json(folder / name):
+            return f"Checkpoint {folder.name!r}: {name} is truncated: copy it again."
+    return None
+
+
+def _ends_as_json(file: Path) -> bool:
+    """Whether a file ends as a JSON object does; tokenizers are long, and the catalog is read by every step."""
+    with file.open("rb") as handle:
+        handle.seek(-min(file.stat().st_size, 64), 2)
+        return handle.read().rstrip().endswith(b"}")

@@ -1,0 +1,111 @@
+"""Whether what has arrived has been dealt with, which merge requests and reports wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from simmerge_core.errors import SimMergeError
+from simmerge_pipeline.partitions import CHECKPOINT, TASK, Cell
+from simmerge_pipeline.resources import CatalogResource
+
+_BEFORE = {
+    "checkpoints": (),
+    "probe_activations": ("checkpoints",),
+    "weight_gram": ("checkpoints",),
+    "functional_similarity": ("probe_activations",),
+    "pairwise_features": ("functional_similarity", "weight_gram"),
+    "merge_labels": ("pairwise_features",),
+}
+"""What a new checkpoint or task goes through, and what each step of it reads by lineage."""
+
+
+class StillDeclared(dg.AutomationCondition):
+    """True for the partitions that the catalog declares at this moment; what has left it is not asked for."""
+
+    @property
+    def description(self) -> str:
+        """What the UI shows beside the condition."""
+        return "the catalog declares it"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        """Look only at what is asked for otherwise."""
+        candidates = context.candidate_subset
+        if candidates.is_empty or context.partitions_def is None:
+            return dg.AutomationResult(context, true_subset=candidates)
+        try:
+            catalog = CatalogResource.from_environment().load()
+        except SimMergeError:
+            return dg.AutomationResult(context, true_subset=candidates)  # the step says what is wrong
+        known = {
+            *(catalog.base.id, *catalog.checkpoint_ids),
+            *catalog.task_ids,
+            *(request.id for request in catalog.merge_requests),
+        }
+        keys = {key for key in candidates.expensively_compute_asset_partitions() if _parts(key.partition_key) <= known}
+        subset = context.asset_graph_view.get_asset_subset_from_asset_partitions(context.key, keys)
+        return dg.AutomationResult(context, true_subset=subset)
+
+
+def _parts(key: str | None) -> set[str]:
+    return set((key or "").split("|"))
+
+
+class ArrivalsSettled(dg.AutomationCondition):
+    """True when nothing that this is computed from is at work, about to be, or still to come.
+
+    What failed is not waited for, nor what needs it: a broken checkpoint does not hold the others' requests up.
+    """
+
+    @property
+    def description(self) -> str:
+        """What the UI shows beside the condition."""
+        return "every checkpoint and task that has arrived is labelled, or has failed"
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        """Ask the instance only if there is something to decide."""
+        settled = not context.candidate_subset.is_empty and self._settled(context)
+        subset = context.candidate_subset if settled else context.get_empty_subset()
+        return dg.AutomationResult(context, true_subset=subset)
+
+    def _settled(self, context: dg.AutomationContext) -> bool:
+        above = dg.AssetSelection.assets(context.key).upstream(include_self=False).resolve(context.asset_graph)
+        requested = context.request_subsets_by_key
+        if any(key in requested and not requested[key].is_empty for key in above):
+            return False
+        instance = context.asset_graph_view.instance
+        try:
+            catalog = CatalogResource.from_environment().load()
+        except SimMergeError:
+            return True  # the sensor that reads it says what is wrong
+        declared = (catalog.base.id, *catalog.checkpoint_ids)
+        checkpoints = [c for c in instance.get_dynamic_partitions(str(CHECKPOINT.name)) if c in declared]
+        tasks = [t for t in instance.get_dynamic_partitions(str(TASK.name)) if t in catalog.task_ids]
+        return not still_to_come(context.asset_graph, instance, checkpoints, tasks)
+
+
+def still_to_come(
+    graph: Any,
+    instance: dg.DagsterInstance,
+    checkpoints: Sequence[str],
+    tasks: Sequence[str],
+) -> list[str]:
+    """Partitions, as ``asset[key]``, that are at work, or are missing though nothing they need has failed."""
+    found: list[str] = []
+    stopped: set[tuple[str, str]] = set()
+    cells = [Cell(c, t) for c in checkpoints for t in tasks]
+    for asset, parents in _BEFORE.items():
+        partitions = graph.get(dg.AssetKey(asset)).partitions_def
+        keys = list(checkpoints) if partitions == CHECKPOINT else [str(cell.key) for cell in cells]
+        states = instance.get_status_by_partition(dg.AssetKey(asset), keys, partitions) or {}
+        for key in keys:
+            state = states.get(key)
+            name = state.value if state is not None else "MISSING"
+            inputs = {(parent, part) for parent in parents for part in (key, key.split("|")[0])}
+            if name == "FAILED" or (name == "MISSING" and inputs & stopped):
+                stopped.add((asset, key))
+            elif name != "MATERIALIZED":
+                found.append(f"{asset}[{key}]")
+    return found
