@@ -101,7 +101,7 @@ $(VENV)/.installed-test: pyproject.toml $(VENV)/.installed-torch
 	@touch $@
 
 $(VENV)/.installed-cluster: pyproject.toml $(VENV)/.installed-torch
-	$(PIP) install --no-compile -e '.[test,postgres,ray,kubernetes,s3,test-docker]'
+	$(PIP) install --no-compile -e '.[test,postgres,ray,kubernetes,s3,test-s3,test-docker]'
 	@touch $@
 
 $(VENV)/.installed-ui: pyproject.toml $(VENV)/.installed-torch
