@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from simmerge_core.errors import StorageError
+from simmerge_core.storage.copies import local_copies
 from simmerge_core.storage.filesystem import LARGE, asking, file_system
 from simmerge_core.storage.listings import listed
-from simmerge_core.storage.local_copies import local_copies
 from simmerge_core.storage.location import Location
 from simmerge_core.storage.object_path import ObjectPath
 from simmerge_core.storage.scratch import new_place

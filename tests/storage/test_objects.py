@@ -31,8 +31,8 @@ from simmerge_core.storage import (
 )
 from simmerge_core.storage import filesystem as filesystem_module
 from simmerge_core.storage import writing as writing_module
+from simmerge_core.storage.copies import copies_folder
 from simmerge_core.storage.eviction import delete_unused
-from simmerge_core.storage.local_copies import copies_folder
 
 pytestmark = pytest.mark.s3
 
