@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simmerge_core.storage import Location, ObjectPath, check_data_root, located
+from simmerge_core.storage import Location, ObjectPath, located
 
 CatalogFile = Annotated[
     Path,
@@ -25,6 +25,8 @@ else:
 
 def data_root(place: str | Path) -> Location:
     """A folder as it is, or the place that a URL names; raises StorageError if that cannot be read."""
+    from simmerge_core.storage import check_data_root
+
     found = located(place)
     check_data_root(found, writing=False)
     return found

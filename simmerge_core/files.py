@@ -7,19 +7,13 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from simmerge_core.storage import Location, ObjectPath, created, local_copy, uploaded, uploaded_folder
-
-_HOST = "".join(c if c.isalnum() or c == "-" else "_" for c in socket.gethostname())
-
-
-def _writer(process: int) -> str:
-    return f"{_HOST}~{process}"
+from simmerge_core.writers import is_gone, writer
 
 
 def _sync_folder(folder: Path) -> None:
@@ -67,22 +61,11 @@ def _sweep_abandoned(path: Path) -> None:
         parts = left.name.rsplit(".", 3)
         if len(parts) != 4 or parts[3] not in {"tmp", "old"}:
             continue
-        host, _, process = parts[1].rpartition("~")
-        if host == _HOST and process.isdigit() and not _alive(int(process)):
+        if is_gone(parts[1]):
             if parts[3] == "old" and not path.exists():
                 left.rename(path)
             elif left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextlib.contextmanager
@@ -101,7 +84,7 @@ def replaced_folder(path: Location, *, last: str | None = None, once: bool = Fal
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep_abandoned(path)
-    token = f"{_writer(os.getpid())}.{uuid.uuid4().hex}"
+    token = f"{writer(os.getpid())}.{uuid.uuid4().hex}"
     temporary = path.parent / f".{path.name}.{token}.tmp"
     aside = path.parent / f".{path.name}.{token}.old"
     temporary.mkdir()

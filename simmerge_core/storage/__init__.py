@@ -1,24 +1,54 @@
 """Where the data root lies: folders of this machine, or a prefix of an object store (``s3://bucket/prefix``).
 
-Importing this loads nothing beyond the standard library; fsspec is imported when an object store is first asked.
+fsspec is imported when an object store is first asked, never for a folder.
 """
 
-from simmerge_core.storage.folders import (
-    begin_folder,
-    has_begun,
-    is_complete,
-    local_folder,
-    moved_folder,
-    removed,
-    uploaded_folder,
-)
-from simmerge_core.storage.listings import File, ObjectFile, files_below, kept_listings, listed, size_of
-from simmerge_core.storage.local_copies import existing_copy, local_copies, local_copy
-from simmerge_core.storage.location import Location, located
-from simmerge_core.storage.object_path import ObjectPath
-from simmerge_core.storage.reaching import check_data_root
-from simmerge_core.storage.scratch import scratch_folder
-from simmerge_core.storage.writing import created, uploaded
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simmerge_core.storage.copies import existing_copy, local_copies, local_copy
+    from simmerge_core.storage.folders import (
+        begin_folder,
+        has_begun,
+        is_complete,
+        local_folder,
+        moved_folder,
+        removed,
+        uploaded_folder,
+    )
+    from simmerge_core.storage.listings import File, ObjectFile, files_below, kept_listings, listed, size_of
+    from simmerge_core.storage.location import Location, located
+    from simmerge_core.storage.object_path import ObjectPath
+    from simmerge_core.storage.reaching import check_data_root
+    from simmerge_core.storage.scratch import scratch_folder
+    from simmerge_core.storage.writing import created, uploaded
+
+_HOME = {
+    "File": "listings",
+    "Location": "location",
+    "ObjectFile": "listings",
+    "ObjectPath": "object_path",
+    "begin_folder": "folders",
+    "check_data_root": "reaching",
+    "created": "writing",
+    "existing_copy": "copies",
+    "files_below": "listings",
+    "has_begun": "folders",
+    "is_complete": "folders",
+    "kept_listings": "listings",
+    "listed": "listings",
+    "local_copies": "copies",
+    "local_copy": "copies",
+    "local_folder": "folders",
+    "located": "location",
+    "moved_folder": "folders",
+    "removed": "folders",
+    "scratch_folder": "scratch",
+    "size_of": "listings",
+    "uploaded": "writing",
+    "uploaded_folder": "folders",
+}
 
 __all__ = [
     "File",
@@ -45,3 +75,9 @@ __all__ = [
     "uploaded",
     "uploaded_folder",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

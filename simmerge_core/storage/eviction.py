@@ -36,7 +36,7 @@ def make_room(fetched: int) -> None:
 
     What was used within the last hour stays, whatever the limit.
     """
-    from simmerge_core.storage.local_copies import copies_folder
+    from simmerge_core.storage.copies import copies_folder
 
     folder, limit = copies_folder(), limit_bytes()
     with _lock:

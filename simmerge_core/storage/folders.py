@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from simmerge_core.errors import StorageError
+from simmerge_core.storage.copies import local_copies
 from simmerge_core.storage.filesystem import LARGE, asking, file_system
 from simmerge_core.storage.listings import listed
-from simmerge_core.storage.local_copies import local_copies
 from simmerge_core.storage.location import Location
 from simmerge_core.storage.object_path import ObjectPath
-from simmerge_core.storage.scratch import scratch_folder
+from simmerge_core.storage.scratch import new_place
 from simmerge_core.storage.writing import created, put
 
 KEEP = ".keep"
@@ -23,13 +22,6 @@ KEEP = ".keep"
 
 _TOGETHER = 8
 _LOOKS = 5
-
-
-def build_folder() -> Path:
-    """Where folders are built that are then uploaded."""
-    folder = scratch_folder() / "folders"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @contextlib.contextmanager
@@ -46,7 +38,7 @@ def uploaded_folder(path: ObjectPath, *, last: str, once: bool = False) -> Itera
         Leave a folder that is whole as it is, and let one of several writers put `last`; they must agree on the
         content of files of the same name.
     """
-    temporary = build_folder() / f"{path.name}.{uuid.uuid4().hex}"
+    temporary = new_place(path.name)
     temporary.mkdir()
     try:
         yield temporary
@@ -93,7 +85,7 @@ def local_folder(folder: Location, *, last: str) -> Iterator[Path]:
     if isinstance(folder, Path):
         yield folder
         return
-    place = build_folder() / f"{folder.name}.{uuid.uuid4().hex}"
+    place = new_place(folder.name)
     try:
         for _ in range(_LOOKS):
             before = listed(folder, anew=True)

@@ -166,7 +166,7 @@ class ObjectPath:
 
     def open(self, mode: str = "rb") -> IO[Any]:
         """An object for reading, as a file of this machine that holds all of it."""
-        from simmerge_core.storage.local_copies import local_copy
+        from simmerge_core.storage.copies import local_copy
 
         if mode not in ("r", "rb"):
             raise ValueError(f"{self} is opened for reading alone: write it by `files.write_atomically`.")

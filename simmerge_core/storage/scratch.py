@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import uuid
 from pathlib import Path
 
+from simmerge_core.writers import is_gone, writer
+
 VARIABLE = "SIMMERGE_CACHE"
+_IN_THE_MAKING = "making"
 
 
 def scratch_folder() -> Path:
@@ -14,3 +19,16 @@ def scratch_folder() -> Path:
     folder = Path(os.environ.get(VARIABLE) or Path(home) / "simmerge").absolute()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
+
+
+def new_place(name: str) -> Path:
+    """A path for a file or folder that ends with `name`; what killed processes of this host left is removed first."""
+    folder = scratch_folder() / _IN_THE_MAKING
+    folder.mkdir(exist_ok=True)
+    for left in folder.iterdir():
+        if is_gone(left.name.partition(".")[0]):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return folder / f"{writer(os.getpid())}.{uuid.uuid4().hex}.{name}"

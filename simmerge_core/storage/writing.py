@@ -11,7 +11,7 @@ from pathlib import Path
 from simmerge_core.errors import StorageError
 from simmerge_core.storage.filesystem import asking, file_system, is_conflict
 from simmerge_core.storage.object_path import ObjectPath
-from simmerge_core.storage.scratch import scratch_folder
+from simmerge_core.storage.scratch import new_place
 
 _CONFLICTS = 20
 _exclusive: set[tuple[str, str]] = set()  # scheme and bucket of stores that were seen to keep to it
@@ -20,9 +20,7 @@ _exclusive: set[tuple[str, str]] = set()  # scheme and bucket of stores that wer
 @contextlib.contextmanager
 def uploaded(path: ObjectPath) -> Iterator[Path]:
     """Yield a path of this machine; what was written there takes the object's place when the block ends well."""
-    folder = scratch_folder() / "uploads"
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{uuid.uuid4().hex}.{path.name}"
+    temporary = new_place(path.name)
     try:
         yield temporary
         put(temporary, path)

@@ -22,6 +22,8 @@ HEAVY = (
     "yaml",
     "sklearn",
     "rich",
+    "fsspec",
+    "s3fs",
 )
 
 

@@ -27,11 +27,12 @@ from simmerge_core.storage import (
     located,
     moved_folder,
     removed,
+    scratch_folder,
 )
 from simmerge_core.storage import filesystem as filesystem_module
 from simmerge_core.storage import writing as writing_module
+from simmerge_core.storage.copies import copies_folder
 from simmerge_core.storage.eviction import delete_unused
-from simmerge_core.storage.local_copies import copies_folder
 
 pytestmark = pytest.mark.s3
 
@@ -141,9 +142,11 @@ def test_a_killed_upload_leaves_the_old_object(s3: S3Server, point: str) -> None
     s3.before = None
     go_on.set()
     assert path.read_bytes() == b"old"
+    assert len(list((scratch_folder() / "making").iterdir())) == 1  # what it was about to upload
     with write_atomically(path) as temporary:  # and nothing is in the way of the next writer
         temporary.write_bytes(b"new")
     assert local_copy(path).read_bytes() == b"new"
+    assert list((scratch_folder() / "making").iterdir()) == []
 
 
 def test_a_failed_writer_uploads_nothing(s3: S3Server) -> None:
@@ -152,7 +155,7 @@ def test_a_failed_writer_uploads_nothing(s3: S3Server) -> None:
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert s3.counted() == {}
-    assert list((copies_folder().parent / "uploads").iterdir()) == []
+    assert list((scratch_folder() / "making").iterdir()) == []
 
 
 # --- exclusive creation

@@ -166,7 +166,7 @@ def test_a_merge_is_built_here_and_uploaded_whole(s3: S3Server, tiny_catalog: Pa
         assert sorted(f.name for f in copy.iterdir()) == sorted(f.name for f in (tmp_path / "here").iterdir())
         assert fingerprint(open_checkpoint(copy, name="merged")) == here.fingerprint
         assert len(list(copy.glob("*.safetensors"))) > 1
-    assert list((scratch_folder() / "folders").iterdir()) == []
+    assert list((scratch_folder() / "making").iterdir()) == []
 
 
 def test_a_merge_that_does_not_fit_the_scratch_folder_is_refused(

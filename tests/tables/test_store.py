@@ -10,10 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from simmerge_core import files
 from simmerge_core.errors import CatalogError, TableError
 from simmerge_core.files import replaced_folder, write_atomically
 from simmerge_core.tables import STANDALONE_SCORES, TABLES, Column, DataRoot, Table
+from simmerge_core.writers import writer
 
 SCORE = {
     "fingerprint": "f",
@@ -119,9 +119,9 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
 def test_folders_that_killed_writers_left_are_swept(tmp_path: Path) -> None:
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     dead = int(gone.stdout)
-    left = tmp_path / f".folder.{files._writer(dead)}.0a.tmp"
-    living = tmp_path / f".folder.{files._writer(os.getpid())}.0b.tmp"
-    aside = tmp_path / f".folder.{files._writer(dead)}.0c.old"
+    left = tmp_path / f".folder.{writer(dead)}.0a.tmp"
+    living = tmp_path / f".folder.{writer(os.getpid())}.0b.tmp"
+    aside = tmp_path / f".folder.{writer(dead)}.0c.old"
     elsewhere = tmp_path / f".folder.other-host~{dead}.0d.tmp"
     for folder in (left, living, aside, elsewhere):
         folder.mkdir()
