@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from simmerge_core.catalog import Catalog
+from simmerge_core.errors import CatalogError
 from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK
 from simmerge_pipeline.resources import CatalogResource
 
@@ -31,13 +32,18 @@ def catalog_sensor(context: dg.SensorEvaluationContext, catalog: CatalogResource
     known_partitions = {name: set(context.instance.get_dynamic_partitions(name)) for name in _NAMES}
     if not catalog.exists and not any(known_partitions.values()):
         return dg.SkipReason(f"There is no catalog {catalog.path} yet: `make demo` trains one.")
-    declared = declared_keys(catalog.load_as_it_is())
+    try:
+        declared = declared_keys(catalog.load_as_it_is())
+    except CatalogError as error:
+        context.log.error(str(error))  # the tick's log, which the UI opens, does not hold what is raised
+        raise
     requests = []
     for partitions in (CHECKPOINT, TASK, MERGE_REQUEST):
         name = str(partitions.name)
         new = [key for key in declared[name] if key not in known_partitions[name]]
         if new:
             requests.append(partitions.build_add_request(new))
+            context.log.info(f"New in the catalog, added to the partitions of {name}: {', '.join(new)}.")
     if not requests:
         return dg.SkipReason("The catalog declares nothing new.")
     return dg.SensorResult(dynamic_partitions_requests=requests)

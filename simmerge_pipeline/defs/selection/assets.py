@@ -13,6 +13,7 @@ from simmerge_pipeline.actions import action_sets
 from simmerge_pipeline.asset_options import OWNERS, WHEN_INPUTS_CHANGE, WHEN_RESULTS_CHANGE
 from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.pictures import pictures
+from simmerge_pipeline.plain_metadata import files as listed
 from simmerge_pipeline.plan_metadata import calibration_metadata
 from simmerge_pipeline.progress import part, progress_of
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
@@ -56,7 +57,9 @@ def selector(
         keys[f"{folder.name} key"] = trained.key
         keys[f"{folder.name} rows"] = len(rows.features)
         keys.update(calibration_metadata(folder.name, trained, rows))
-    return dg.MaterializeResult(metadata={**keys, **stamped("selector", declared, root)})
+    return dg.MaterializeResult(
+        metadata={**keys, "dagster/uri": (root.root / "selector").as_uri(), **stamped("selector", declared, root)}
+    )
 
 
 @dg.asset(
@@ -84,7 +87,8 @@ def report(context: dg.AssetExecutionContext, catalog: CatalogResource, data: Da
         metadata={
             "report": dg.MetadataValue.md(text),
             **pictures(figures),
-            "files": [str(file) for file in (folder / "report.json", folder / "report.md", *files)],
+            "files": listed([folder / "report.json", folder / "report.md", *files]),
+            "dagster/uri": folder.as_uri(),
             **stamped("report", declared, root),
         }
     )
