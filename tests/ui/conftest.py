@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import ui_browser
 from cluster_processes import Processes
+from ui_launches import Launches, launch
 from ui_pages import Interface
 from ui_screenshots import Screenshots
 from ui_servers import Servers
@@ -20,7 +21,7 @@ from ui_world import Grown
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
 
-_TIMEOUT = 90_000.0  # milliseconds; a page that asks the code server may have to wait for a busy machine
+_TIMEOUT = 20_000.0  # milliseconds; a page that asks the code server may have to wait for a busy machine
 _SERVERS = pytest.StashKey[Servers]()
 _FAILED = pytest.StashKey[Path]()
 
@@ -81,13 +82,19 @@ def daemon(browser: BrowserContext, servers: Servers) -> Servers:
     ui = Interface(page, servers.url)
     ui.open("automation")
     ui.switch("automation").click()
-    page.wait_for_function(
-        "() => !document.querySelector(\"[data-index]:has(a[href$='/automation']) label[class*=formatSwitch] input\")"
-        ".checked"
-    )
+    ui.switched("automation", False)
     page.close()
     servers.start_daemon()
     return servers
+
+
+@pytest.fixture(scope="session")
+def launched(browser: BrowserContext, daemon: Servers, screenshots: Screenshots) -> Launches:
+    """What runs in the background of the other tests."""
+    page = browser.new_page()
+    found = launch(Interface(page, daemon.url), daemon, screenshots)
+    page.close()
+    return found
 
 
 @pytest.fixture(scope="session")

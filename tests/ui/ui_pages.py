@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
+_NODE = 18  # characters
 _DIMENSION = "Select a partition or create one"
 
 
@@ -33,7 +34,8 @@ class Interface:
         return self.page.get_by_text(text, exact=True).first
 
     def button(self, name: str) -> Locator:
-        return self.page.get_by_role("button", name=name, exact=True).last
+        """The button with this text; its name for a screen reader may begin with that of its icon."""
+        return self.page.locator("button").filter(has_text=exactly(name)).last
 
     # Automation
 
@@ -42,7 +44,20 @@ class Interface:
         row = f"[data-index]:has(a[href$='/{name}'])"
         return self.page.locator(f"{row} label[class*=formatSwitch]:not([class*=disabled])")
 
+    def switched(self, name: str, on: bool) -> None:
+        """Wait until a switch shows a state."""
+        from playwright.sync_api import expect
+
+        expect(self.switch(name).locator("input")).to_be_checked(checked=on)
+
     # Assets
+
+    def expand_all_groups(self) -> None:
+        """By the menu of the graph's background."""
+        size = self.page.viewport_size
+        assert size is not None
+        self.page.mouse.click(size["width"] * 0.6, size["height"] * 0.9, button="right")
+        self.page.get_by_role("menuitem", name="Expand all groups").click()
 
     def open_asset(self, name: str, view: str = "overview") -> Page:
         """Go to one of the tabs of an asset's page."""
@@ -53,6 +68,10 @@ class Interface:
     def cells(self, key: str) -> Locator:
         """The row of a column's schema or of an entry of metadata."""
         return self.page.locator("tr").filter(has=self.page.locator("td", has_text=exactly(key))).first
+
+    def value(self, key: str) -> str:
+        """What an entry of metadata says."""
+        return self.cells(key).locator("td").last.inner_text().strip()
 
     def picture(self, key: str) -> Locator:
         """The picture in an entry of metadata, in the dialog that opens for it."""
@@ -80,6 +99,20 @@ class Interface:
         self.page.wait_for_url("**/runs/b/*")
         return self.page.url.rpartition("/")[2]
 
+    def backfill_counts(self, asset: str) -> dict[str, int]:
+        """What the page of a backfill says of an asset's partitions."""
+        numbers = self.text(asset).evaluate(
+            """(name, pattern) => {
+              for (let row = name; row; row = row.parentElement) {
+                const found = row.innerText.match(new RegExp(pattern));
+                if (found) return found.slice(1).map(Number);
+              }
+              return [];
+            }""",
+            r"% completed\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)",
+        )
+        return dict(zip(("targeted", "in progress", "succeeded", "failed"), numbers, strict=True))
+
     # Launchpad
 
     def launchpad(self, job: str) -> Locator:
@@ -100,10 +133,25 @@ class Interface:
     def launch_run(self) -> str:
         """Launch a run from the launchpad and go to its page; its id."""
         self.button("Launch Run").click()
+        return self._run_shown()
+
+    def launch_one_run(self) -> str:
+        """Launch the one run that the dialog says is enough, and go to its page by the message; its id."""
+        self.button("Launch 1 run").click()
+        self.page.get_by_text("Launched run").wait_for()
+        self.page.get_by_text("View", exact=True).last.click()
+        return self._run_shown()
+
+    def _run_shown(self) -> str:
         self.page.wait_for_url(re.compile(r"/runs/[0-9a-f-]{36}"))
         found = re.search(r"/runs/([0-9a-f-]{36})", self.page.url)
         assert found is not None
         return found[1]
+
+
+def shortened(name: str) -> re.Pattern[str]:
+    """A name as a node of the graph shows it: long ones lose their middle."""
+    return exactly(name) if len(name) <= _NODE else re.compile(rf"^{name[:4]}\w*…\w*{name[-4:]}$")
 
 
 def drawn(picture: Locator) -> Mapping[str, Any]:

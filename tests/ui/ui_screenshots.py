@@ -21,7 +21,7 @@ class Screenshots:
     folder: Path | None
 
     def take(self, page: Page, name: str, *, height: int | None = None) -> None:
-        """Write ``ui-<name>.png``, as wide as the window and at most `height` pixels high."""
+        """Write ``<name>.png``, as wide as the window and at most `height` pixels high."""
         if self.folder is None:
             return
         from PIL import Image
@@ -31,4 +31,4 @@ class Screenshots:
         if height is not None:
             picture = picture.crop((0, 0, picture.width, height))
         self.folder.mkdir(parents=True, exist_ok=True)
-        picture.quantize(_COLOURS).save(self.folder / f"ui-{name}.png", optimize=True)
+        picture.quantize(_COLOURS).save(self.folder / f"{name}.png", optimize=True)
