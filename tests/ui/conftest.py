@@ -21,7 +21,8 @@ from ui_world import Grown
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
 
-_TIMEOUT = 20_000.0  # milliseconds; a page that asks the code server may have to wait for a busy machine
+ROOT = Path(__file__).parents[2]
+_TIMEOUT = 90_000.0  # milliseconds; a page that asks the code server may have to wait for a busy machine
 _SERVERS = pytest.StashKey[Servers]()
 _FAILED = pytest.StashKey[Path]()
 
@@ -98,10 +99,10 @@ def launched(browser: BrowserContext, daemon: Servers, screenshots: Screenshots)
 
 
 @pytest.fixture(scope="session")
-def screenshots() -> Screenshots:
+def screenshots(world: Grown) -> Screenshots:
     """Where pictures for the documents go: SIMMERGE_SCREENSHOTS, or nowhere."""
     folder = os.environ.get("SIMMERGE_SCREENSHOTS")
-    return Screenshots(Path(folder) if folder else None)
+    return Screenshots(Path(folder) if folder else None, hidden=(world.folder, Path(sys.prefix), ROOT))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -34,15 +34,14 @@ GROUPS = {
 
 def test_the_graph_shows_every_group_and_asset(ui: Interface, screenshots: Screenshots) -> None:
     page = ui.open("asset-groups")
-    page.set_viewport_size({"width": 1700, "height": 1000})  # at less, the names of assets are too small to be read
+    page.set_viewport_size({"width": 1700, "height": 1120})  # at less, the names of assets are too small to be read
     for group in GROUPS:
         page.get_by_role("button", name=group).first.wait_for()
-    ui.button("Hide navigation").click()
-    page.get_by_placeholder("Jump to").locator("xpath=following::button[1]").click()  # the tree of groups, too
+    page.get_by_placeholder("Jump to").locator("xpath=following::button[1]").click()  # the tree of groups
     ui.expand_all_groups()
     for asset in sum(GROUPS.values(), ()):
         page.get_by_text(shortened(asset)).first.wait_for()
-    screenshots.take(page, "asset_graph")
+    screenshots.take(page, "asset_graph", settled=8000)  # until every state has its colour
 
 
 def test_automation_is_listed_with_its_switches(ui: Interface, daemon: Servers, screenshots: Screenshots) -> None:

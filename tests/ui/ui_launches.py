@@ -17,6 +17,7 @@ ops:
     config:
       id: {REQUEST}
       tasks: [math, code]
+      checkpoints: [math-01, math-02, code-01, code-02]
       k: 2
       actions: extended
 """
