@@ -18,6 +18,16 @@ _SEVERITY = {
 }
 
 
+_MEANING = {
+    dg.AssetCheckSeverity.WARN: "A failure is a warning: another run makes up for what is missing.",
+    dg.AssetCheckSeverity.ERROR: "A failure is an error.",
+}
+
+
+def _severity(check: str) -> dg.AssetCheckSeverity:
+    return _SEVERITY.get(check, dg.AssetCheckSeverity.ERROR)
+
+
 class Verdicts:
     """Verdicts per check over the partitions of a run; a check passes when it passed for all of them."""
 
@@ -38,7 +48,7 @@ class Verdicts:
             dg.AssetCheckResult(
                 check_name=check,
                 passed=not problems,
-                severity=_SEVERITY.get(check, dg.AssetCheckSeverity.ERROR),
+                severity=_severity(check),
                 metadata={
                     "examined": self._examined[check],
                     **({"problems": dg.MetadataValue.json(problems)} if problems else {}),
@@ -49,8 +59,11 @@ class Verdicts:
 
 
 def specs(asset: str, checks: Mapping[str, str]) -> list[dg.AssetCheckSpec]:
-    """Declarations of the checks of one asset: name to description."""
-    return [dg.AssetCheckSpec(name, asset=asset, description=text) for name, text in checks.items()]
+    """Declarations of the checks of one asset: name to description, which says how severe a failure is."""
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=f"{text} {_MEANING[_severity(name)]}")
+        for name, text in checks.items()
+    ]
 
 
 NO_NAN = {"no_nan": "No value is NaN, and none is null where the schema allows none."}

@@ -17,10 +17,12 @@ from simmerge_core.tables import (
     WEIGHT_GRAM,
     Table,
 )
+from simmerge_pipeline.plain_metadata import table as table_of
 
 Sources = Mapping[str, Sequence[tuple[Table, Sequence[str]]]]
 """Tables and their columns that each column is computed from."""
 
+_SHOWN = 6  # names in a cell
 _BEHAVIOUR = ("kl", "activation", "attention", "self")
 _SUMMARIES = (FUNCTIONAL_SIMILARITY, STATISTICS)
 _PRODUCTS = (WEIGHT_GRAM, ("dot", "sign_agreement", "sign_conflict", "size"))
@@ -50,7 +52,11 @@ _OF = {PAIRWISE_FEATURES.name: _features, MERGE_PLANS.name: _plans, BANDIT_ROUND
 
 
 def lineage_metadata(table: Table) -> Mapping[str, Any]:
-    """Column lineage of a table, where its columns come from those of others; empty otherwise."""
+    """Column lineage of a table, where its columns come from those of others; empty otherwise.
+
+    Dagster's own entry is for programs and for other viewers: its open-source UI does not show it, so there is a
+    table for people beside it.
+    """
     if table.name not in _OF:
         return {}
     deps = {
@@ -61,4 +67,21 @@ def lineage_metadata(table: Table) -> Mapping[str, Any]:
         ]
         for column, sources in _OF[table.name]().items()
     }
-    return {"dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps)}
+    return {
+        "dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps),
+        "column lineage": table_of(("columns", "computed from"), _told(_OF[table.name]())),
+    }
+
+
+def _told(sources: Sources) -> list[tuple[str, str]]:
+    """Columns that come from the same columns, together."""
+    together: dict[str, list[str]] = {}
+    for column, read in sources.items():
+        text = "; ".join(f"{source.name}: {_some(names)}" for source, names in read)
+        together.setdefault(text, []).append(column)
+    return [(_some(columns), text) for text, columns in together.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

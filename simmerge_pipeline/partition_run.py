@@ -105,14 +105,14 @@ class PartitionRun:
         Parameters
         ----------
         metadata
-            Of the table as a whole, such as a picture; goes with the last partition written.
+            Of the table as a whole, such as a picture; goes with the last event, which the asset's page shows.
         """
         checks = self.verdicts.results()
         share = (time.monotonic() - self._begun) / max(len(self._written) + len(self.failed), 1)
-        self._written = {key: {**own, "seconds": share} for key, own in self._written.items()}
+        self._written = {key: {**own, "seconds": round(share, 3)} for key, own in self._written.items()}
         if self._written and metadata:
             # With the last one, which the asset's page shows: a picture per partition would fill the event log.
-            last = list(self._written)[-1]
+            last = list(self._written)[-1] if self.failed else self._told_last()
             self._written[last] = {**self._written[last], **metadata}
         if not self.failed:
             for key, own in self._written.items():
@@ -126,6 +126,13 @@ class PartitionRun:
             )
         yield from checks
         raise self._failure()
+
+    def _told_last(self) -> str:
+        """The partition whose event Dagster writes last: the keys of a run are told in the order of a set."""
+        partitions = self.context.assets_def.partitions_def
+        assert partitions is not None
+        told = [str(key) for key in partitions.empty_subset().with_partition_keys(self.keys).get_partition_keys()]
+        return next((key for key in reversed(told) if key in self._written), list(self._written)[-1])
 
     def _failure(self) -> dg.Failure:
         sentences: dict[str, list[str]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 
 def picture(png: bytes, *, title: str) -> dg.MarkdownMetadataValue:
-    """A PNG that the asset's page shows."""
-    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})")
+    """A PNG that the asset's page shows, no wider than the page."""
+    from simmerge_core.analysis.figures import narrowed
+
+    content = base64.b64encode(narrowed(png)).decode("ascii")
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{content})")
 
 
 def pictures(figures: Mapping[str, bytes]) -> dict[str, dg.MarkdownMetadataValue]:
@@ -32,12 +35,14 @@ def similarity_pictures(features: pl.DataFrame) -> dict[str, Any]:
     return pictures({"similarity": similarity_heat_map(features, note="before any merge; KL on unlabeled probes")})
 
 
-def reward_picture(online: OnlineBandit) -> dict[str, Any]:
-    """What a bandit's rounds have brought, and what they are estimated to have cost; nothing before the first."""
+def regret_pictures(bandits: Iterable[OnlineBandit]) -> dict[str, Any]:
+    """What each bandit's rounds have brought, and what they are estimated to have cost; none before its first."""
     from simmerge_core.analysis.figures import bandit_rounds
 
-    learned = online.learned()
-    if learned.is_empty():
-        return {}
-    png = bandit_rounds(learned["reward"].to_list(), learned["estimated_regret"].to_list(), name=online.name)
-    return pictures({"rounds": png})
+    figures = {}
+    for online in bandits:
+        learned = online.learned()
+        if learned.height:
+            rewards, regret = (learned[name].to_list() for name in ("reward", "estimated_regret"))
+            figures[f"{online.name} regret"] = bandit_rounds(rewards, regret, name=online.name)
+    return pictures(figures)

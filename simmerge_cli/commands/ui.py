@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,7 @@ from simmerge_core.errors import SimMergeError
 
 EPILOG = "\b\nExample:\n  simmerge ui\n  simmerge ui --port 3001 --print"
 
+_ADVICE = "ignore:Function `dev_command` is superseded:FutureWarning"
 _HOST = "127.0.0.1"  # the interface runs code for whoever reaches it, so it is bound to this machine
 
 
@@ -56,8 +58,15 @@ def run(
         return
     prepared(dagster_home)
     note(f"The Dagster UI opens at {address}; Ctrl-C ends it.")
+    # A shell starts what it puts into the background with SIGINT ignored, and Dagster would inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Replacing this process hands Dagster the terminal and its signals.
-    os.execve(dagster, command, {**os.environ, **environment})  # noqa: S606
+    os.execve(dagster, command, {**os.environ, **environment, "PYTHONWARNINGS": _quiet()})  # noqa: S606
+
+
+def _quiet() -> str:
+    """PYTHONWARNINGS without the advice to install another program, `dg`, which needs what `dagster` has not."""
+    return ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _ADVICE]))
 
 
 def _definitions() -> list[str]:

@@ -104,3 +104,12 @@ def test_figures_are_written_under_their_names(tmp_path: Path) -> None:
     paths = figures.write_figures({"one": PNG, "two": PNG}, tmp_path / "report")
     assert [p.name for p in paths] == ["one.png", "two.png"]
     assert all(p.read_bytes() == PNG for p in paths)
+
+
+def test_a_narrowed_figure_keeps_its_shape_and_is_never_enlarged() -> None:
+    wide = figures.confusion_matrix([[1.0, 0.0], [0.0, 1.0]], ["linear", "slerp"])
+    width, height = size(wide)
+    half = figures.narrowed(wide, width=width // 2)
+    assert size(half) == (width // 2, pytest.approx(height / 2, abs=1))
+    assert size(figures.narrowed(wide, width=2 * width)) == (width, height)
+    assert figures.narrowed(wide, width=width // 2) == half

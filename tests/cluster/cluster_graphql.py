@@ -18,6 +18,7 @@ _BACKFILL = """query ($id: String!) { partitionBackfillOrError(backfillId: $id) 
   ... on PartitionBackfill { status error { message } } ... on PythonError { message } } }"""
 _RUNS = """query ($filter: RunsFilter) { runsOrError(filter: $filter) { ... on Runs { results {
   runId status tags { key value } } } } }"""
+_RUN = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"""
 _STATS = """query ($keys: [AssetKeyInput!]) { assetNodes(assetKeys: $keys) {
   assetKey { path } partitionStats { numPartitions numMaterialized numFailed } } }"""
 _SENSOR = """query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) {
@@ -77,6 +78,10 @@ class Interface:
         """The runs of a backfill, newest first."""
         tag = {"key": "dagster/backfill", "value": backfill}
         return list(self.ask(_RUNS, filter={"tags": [tag]})["results"])
+
+    def run(self, id: str) -> str:
+        """The status of a run."""
+        return str(self.ask(_RUN, id=id)["status"])
 
     def partitions(self, asset: str) -> dict[str, int]:
         """How many partitions an asset has, and how many are materialized or failed."""

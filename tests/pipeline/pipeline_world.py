@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,3 +68,17 @@ class World:
         save_file(moved, target / "model.safetensors", metadata={"format": "pt"})
         domain = next(entry["domain"] for entry in self.entries() if entry["id"] == like)
         return {"id": id, "path": f"checkpoints/{id}", "domain": domain}
+
+
+def newest_event(world: World, asset: str) -> dg.AssetMaterialization:
+    """The event that an asset's page shows."""
+    (record,) = world.instance.fetch_materializations(dg.AssetKey(asset), limit=1).records
+    assert record.asset_materialization is not None
+    return record.asset_materialization
+
+
+def width_of(picture: str) -> int:
+    """Pixels across of a PNG inside a Markdown image, by its header."""
+    png = base64.b64decode(picture.partition("base64,")[2].rstrip(")"))
+    assert png.startswith(b"\x89PNG")
+    return int(struct.unpack(">I", png[16:20])[0])

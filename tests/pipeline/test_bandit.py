@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from pipeline_world import World
+from pipeline_world import World, newest_event, width_of
 
 from simmerge_core.bandit import OnlineBandit, bandit_folder
 from simmerge_core.bandit.durable import DurableBandit
@@ -209,8 +209,12 @@ def test_a_run_tells_what_it_brought(served: World) -> None:
     told = latest(served, "bandit_rounds")["three"].metadata
     rows = served.root.read(BANDIT_ROUNDS, merge_request="three")
     assert told["bandit"].value == "mine-lints"
-    assert told["reward"].value == rows["reward"][-1]
-    assert str(told["rounds"].value).startswith("![rounds](data:image/png;base64,")
+    assert told["reward"].value == pytest.approx(rows["reward"][-1], abs=5e-5)
+    newest = newest_event(served, "bandit_rounds").metadata
+    for name in ("mine-lints", "mine-linucb"):
+        picture = str(newest[f"{name} regret"].value)
+        assert picture.startswith(f"![{name} regret](data:image/png;base64,")
+        assert width_of(picture) == 960
     keys = [dg.AssetCheckKey(dg.AssetKey(asset), "no_nan") for asset in ("merge_plans", "bandit_rounds")]
     found = served.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     assert {record.status.value for record in found.values()} == {"SUCCEEDED"}

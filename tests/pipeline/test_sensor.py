@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from contextlib import suppress
 
 import dagster as dg
 import pytest
@@ -11,6 +13,17 @@ from pipeline_world import World
 from simmerge_core.errors import CatalogError
 from simmerge_pipeline.defs.catalog.sensors import catalog_sensor
 from simmerge_pipeline.resources import CatalogResource
+
+
+class Heard(logging.Handler):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(f"{record.levelname} {record.getMessage()}")
 
 
 def tick(world: World) -> dg.SensorResult | dg.SkipReason:
@@ -49,6 +62,22 @@ def test_a_catalog_that_does_not_parse_raises_and_leaves_the_partitions(small: W
     with pytest.raises(CatalogError, match="not valid YAML"):
         tick(small)
     assert small.instance.get_dynamic_partitions("checkpoint") == ["base", "math-01", "math-02", "code-01"]
+
+
+def test_the_log_of_a_tick_says_what_is_new_and_what_is_wrong(small: World) -> None:
+    resource = CatalogResource(path=str(small.catalog_path))
+
+    def told() -> list[str]:
+        heard = Heard()
+        with dg.build_sensor_context(instance=small.instance, resources={"catalog": resource}) as context:
+            context.log.addHandler(heard)
+            with suppress(CatalogError):
+                catalog_sensor(context)
+        return heard.texts
+
+    assert "INFO New in the catalog, added to the partitions of task: math." in told()
+    small.catalog_path.write_text("version: [1")
+    assert [text for text in told() if text.startswith("ERROR") and "not valid YAML" in text]
 
 
 def test_a_removed_entry_keeps_its_partition(small: World) -> None:

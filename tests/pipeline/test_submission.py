@@ -19,6 +19,10 @@ from simmerge_pipeline.defs.catalog.submission import MergeRequestConfig, submit
 from simmerge_pipeline.event_log import persistent_instance
 from simmerge_pipeline.resources import CatalogResource
 
+NO_CAPTURE = {
+    "module": "dagster._core.storage.noop_compute_log_manager",
+    "class": "NoOpComputeLogManager",
+}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -166,7 +170,10 @@ def test_submissions_at_once_all_survive(small: World, tmp_path: Path) -> None:
         together.wait()
         return submit(world, id=name, tasks=["math"]).success
 
-    # An ephemeral instance is one SQLite connection, which threads cannot share.
+    # An ephemeral instance is one SQLite connection, which threads cannot share. Neither can they share the redirection
+    # of stdout, which would leave processes behind.
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "dagster.yaml").write_text(yaml.safe_dump({"compute_logs": NO_CAPTURE}))
     with persistent_instance(tmp_path / "home") as instance:
         world = World(small.catalog_path, small.data, instance)
         with ThreadPoolExecutor(len(names)) as pool:

@@ -29,6 +29,8 @@ def bandit_rounds(
     values, lost = np.asarray(rewards, dtype=np.float64), np.cumsum(np.asarray(estimated_regret, dtype=np.float64))
 
     def paint(figure: Figure) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         left, right = figure.subplots(1, 2)
         left.plot(rounds, values, "o", markersize=3.5, color=colour("best_fixed"), alpha=0.6, label="reward")
         running = np.cumsum(values) / rounds
@@ -44,6 +46,7 @@ def bandit_rounds(
         )  # fmt: skip
         for axes in (left, right):
             axes.set_xlabel(f"round of {name}")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no round 1.5
             quiet(axes)
 
     return draw(paint, width=9.0, height=3.4, form=form)

@@ -20,6 +20,7 @@ from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.label_requests import kept_rows, scoring
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import DAY
+from simmerge_pipeline.plain_metadata import bullets
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
 from simmerge_pipeline.table_metadata import definition_metadata, written_metadata
 
@@ -62,7 +63,7 @@ def active_labels(
             rows = pl.concat([before, rows.select(before.columns)])
             run.verdicts.add("no_nan", day, checks.nans(rows, nullable={"stderr"}), examined=rows.height)
             path = root.write(ACTIVE_LABELS, rows, day=day)
-            run.wrote(day, {**written_metadata(ACTIVE_LABELS, rows, path), "pairs": told})
+            run.wrote(day, {**written_metadata(ACTIVE_LABELS, rows, path), "pairs": bullets(told)})
     yield from run.results()
 
 
@@ -86,6 +87,7 @@ def daily_labels(context: dg.ScheduleEvaluationContext, catalog: CatalogResource
     try:
         budget = catalog.load_as_it_is().labels.daily_merges
     except CatalogError as error:
+        context.log.error(str(error))
         raise dg.Failure(str(error)) from error
     if not budget:
         return dg.SkipReason("labels.daily_merges is 0: set it in the catalog to label beyond the design.")

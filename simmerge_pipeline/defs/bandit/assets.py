@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from simmerge_core.bandit import OnlineBandit
 from simmerge_core.errors import BanditError, SimMergeError
 from simmerge_core.features.columns import FEATURE_VERSION
 from simmerge_core.files import write_json
@@ -18,7 +19,8 @@ from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.lineage import lineage_metadata
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import MERGE_REQUEST
-from simmerge_pipeline.pictures import reward_picture
+from simmerge_pipeline.pictures import regret_pictures
+from simmerge_pipeline.plain_metadata import facts, rounded
 from simmerge_pipeline.progress import part, progress_of
 from simmerge_pipeline.requests import best_plan
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
@@ -60,8 +62,13 @@ def bandit(context: dg.AssetExecutionContext, catalog: CatalogResource, data: Da
     write_json(root.root / "bandit" / "bandits.json", told)
     if failed:
         raise BanditError(" ".join(f"{name}: {text}" for name, text in failed.items()))
-    about = {name: dg.MetadataValue.json(summary) for name, summary in told.items()}
-    return dg.MaterializeResult(metadata={"bandits": len(told), **about, **stamped("bandit", declared, root)})
+    about = {name: facts({k: _text(v) for k, v in summary.items()}) for name, summary in told.items()}
+    place = {"dagster/uri": (root.root / "bandit").as_uri()}
+    return dg.MaterializeResult(metadata={"bandits": len(told), **about, **place, **stamped("bandit", declared, root)})
+
+
+def _text(value: Any) -> Any:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
 
 
 @dg.asset(
@@ -83,6 +90,7 @@ def bandit_rounds(context: dg.AssetExecutionContext, catalog: CatalogResource, d
     A round counts once, however often this is materialized.
     """
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
+    learned: dict[str, OnlineBandit] = {}
     for id in run.keys:
         with run.attempt(id):
             request, rows, about = declared.merge_request(id), BANDIT_ROUNDS.empty(), {}
@@ -90,9 +98,10 @@ def bandit_rounds(context: dg.AssetExecutionContext, catalog: CatalogResource, d
                 online, plan = opened_bandit(root, request), best_plan(root.read(MERGE_PLANS, merge_request=id))
                 outcomes = root.read(MERGE_OUTCOMES, merge_request=id)
                 rows = learned_rounds(online, declared, request, plan, outcomes)
-                about = {"bandit": online.name, "reward": float(rows["reward"][-1]), **reward_picture(online)}
+                about = {"bandit": online.name, "reward": rounded(rows["reward"][-1])}
+                learned[online.name] = online
             run.verdicts.add("no_nan", id, checks.nans(rows), examined=rows.height)
             path = root.write(BANDIT_ROUNDS, rows, merge_request=id)
             stamp = stamped("bandit_rounds", declared, root, id)
             run.wrote(id, {**written_metadata(BANDIT_ROUNDS, rows, path), **stamp, **about})
-    yield from run.results(metadata=lineage_metadata(BANDIT_ROUNDS))
+    yield from run.results(metadata={**regret_pictures(learned.values()), **lineage_metadata(BANDIT_ROUNDS)})

@@ -10,6 +10,7 @@ import dagster as dg
 
 from simmerge_core.catalog import Catalog
 from simmerge_core.catalog.discovery import last_change
+from simmerge_core.errors import CatalogError
 from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK, Cell
 from simmerge_pipeline.resources import CatalogResource
 
@@ -87,7 +88,11 @@ def catalog_sensor(context: dg.SensorEvaluationContext, catalog: CatalogResource
     known_partitions = {name: set(context.instance.get_dynamic_partitions(name)) for name in _NAMES}
     if not catalog.exists and not any(known_partitions.values()):
         return dg.SkipReason(f"There is no catalog {catalog.path} yet: `make demo` trains one.")
-    found = catalog.load_as_it_is()
+    try:
+        found = catalog.load_as_it_is()
+    except CatalogError as error:
+        context.log.error(str(error))  # the tick's log, which the UI opens, does not hold what is raised
+        raise
     declared = declared_keys(found)
     new_checkpoints = [id for id in declared["checkpoint"] if id not in known_partitions["checkpoint"]]
     changing = still_changing(found, new_checkpoints)
@@ -101,6 +106,7 @@ def catalog_sensor(context: dg.SensorEvaluationContext, catalog: CatalogResource
         new = [key for key in declared[name] if key not in known_partitions[name]]
         if new:
             requests.append(partitions.build_add_request(new))
+            context.log.info(f"New in the catalog, added to the partitions of {name}: {', '.join(new)}.")
     runs = made_up_for(context, found)
     if not requests and not runs:
         return dg.SkipReason(" ".join(["The catalog declares nothing new.", *waiting]))

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from simmerge_pipeline.asset_options import ACCELERATOR
 from simmerge_pipeline.materialize import Budget, materialize_all
+from simmerge_pipeline.plain_metadata import bullets, rounded
 from simmerge_pipeline.progress import logged
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
 
@@ -45,15 +46,19 @@ def backfill_what_is_missing(
     context.log.info(f"{computed} partitions materialized, {left} left; {hours} spent.")
     context.add_output_metadata(
         {
-            "materialized": {a.name: a.computed for a in summary.assets if a.computed},
-            "left": {a.name: a.left for a in summary.assets if a.left},
-            "hours": budget.spent / 3600.0,
+            "materialized": _counts({a.name: a.computed for a in summary.assets if a.computed}),
+            "left": _counts({a.name: a.left for a in summary.assets if a.left}),
+            "hours": rounded(budget.spent / 3600.0),
         }
     )
     if not summary.ok:
         raise dg.Failure(
             " ".join(f"{place}: {text}" for place, text in list(summary.failed.items())[:8]), allow_retries=False
         )
+
+
+def _counts(partitions: dict[str, int]) -> dg.MarkdownMetadataValue:
+    return bullets(f"`{asset}`: {count}" for asset, count in partitions.items())
 
 
 @dg.job(description="Materialize what is missing or out of date, in the graph's order, within a budget of GPU hours.")

@@ -15,6 +15,7 @@ from simmerge_pipeline.actions import action_sets
 from simmerge_pipeline.asset_options import OWNERS, WHEN_ENOUGH_LABELS_ARE_NEW, WHEN_RESULTS_CHANGE
 from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.pictures import pictures
+from simmerge_pipeline.plain_metadata import files as listed
 from simmerge_pipeline.plan_metadata import calibration_metadata
 from simmerge_pipeline.progress import part, progress_of
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
@@ -66,7 +67,7 @@ def selector(
     keep_trained_on(root, label_ids)
     after = label_news(declared, root, label_ids).needed
     about = {"labels": news.now, "labels that were new": news.new, "new labels before the next training": after}
-    return dg.MaterializeResult(metadata={**keys, **about, **stamp})
+    return dg.MaterializeResult(metadata={**keys, **about, "dagster/uri": (root.root / "selector").as_uri(), **stamp})
 
 
 @dg.asset(
@@ -95,7 +96,8 @@ def report(context: dg.AssetExecutionContext, catalog: CatalogResource, data: Da
         metadata={
             "report": dg.MetadataValue.md(text),
             **pictures(figures),
-            "files": [str(file) for file in (folder / "report.json", folder / "report.md", *files)],
+            "files": listed([folder / "report.json", folder / "report.md", *files]),
+            "dagster/uri": folder.as_uri(),
             **stamp,
         }
     )
