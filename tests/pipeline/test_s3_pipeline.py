@@ -144,7 +144,10 @@ def test_commands_read_it_as_a_folder(stored: tuple[World, Summary], finished: t
         answers = [_cli(*command, "--json", "--data", world.data) for world in (there, here)]
         for answer in answers:
             if command[0] == "plan":
-                answer.pop("selector")
+                answer.pop("selector")  # its place
+            if command[-1] == "replay":
+                for told in answer.values():
+                    told.pop("seconds")
         assert answers[0] == answers[1], command
     tables = _cli("tables", "--json", "--data", there.data)
     assert {t["table"]: t["partitions"] for t in tables} == {
