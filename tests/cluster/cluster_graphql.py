@@ -19,6 +19,7 @@ _BACKFILL = """query ($id: String!) { partitionBackfillOrError(backfillId: $id) 
 _RUNS = """query ($filter: RunsFilter) { runsOrError(filter: $filter) { ... on Runs { results {
   runId status tags { key value } } } } }"""
 _RUN = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"""
+_HEALTH = """query ($type: String!) { instance { daemonHealth { daemonStatus(daemonType: $type) { healthy } } } }"""
 _STATS = """query ($keys: [AssetKeyInput!]) { assetNodes(assetKeys: $keys) {
   assetKey { path } partitionStats { numPartitions numMaterialized numFailed } } }"""
 _SENSOR = """query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) {
@@ -78,6 +79,10 @@ class Interface:
         """The runs of a backfill, newest first."""
         tag = {"key": "dagster/backfill", "value": backfill}
         return list(self.ask(_RUNS, filter={"tags": [tag]})["results"])
+
+    def daemon_is_healthy(self, type: str) -> bool:
+        """Whether one of the daemon's parts, such as BACKFILL, has said lately that it lives."""
+        return bool(self.ask(_HEALTH, type=type)["daemonHealth"]["daemonStatus"]["healthy"])
 
     def run(self, id: str) -> str:
         """The status of a run."""

@@ -44,6 +44,9 @@ class Launches:
 
 def launch(ui: Interface, servers: Servers, screenshots: Screenshots) -> Launches:
     """Backfill a new checkpoint's probes, and the manifests that are missing; submit a merge request."""
+    # The sensor has found the new checkpoints in the catalog by now, or does so in a moment.
+    wait_for(lambda: servers.interface.partitions("checkpoints"), lambda s: s["numPartitions"] == 10, servers.logs)
+    wait_for(lambda: servers.interface.daemon_is_healthy("BACKFILL"), bool, servers.logs)  # else the dialog warns
     page = ui.open_asset("probe_activations")
     ui.button("Materialize…").click()
     ui.choose([NEW])
@@ -52,8 +55,6 @@ def launch(ui: Interface, servers: Servers, screenshots: Screenshots) -> Launche
     screenshots.take(page, "ui-backfill-dialog")
     probes = ui.launch_backfill()
 
-    # The sensor has found the two others in the catalog by now, or does so in a moment.
-    wait_for(lambda: servers.interface.partitions("checkpoints"), lambda s: s["numPartitions"] == 10, servers.logs)
     page = ui.open_asset("checkpoints")
     ui.button("Materialize…").click()
     ui.button("Missing").click()

@@ -71,7 +71,7 @@ class Interface:
 
     def value(self, key: str) -> str:
         """What an entry of metadata says."""
-        return self.cells(key).locator("td").last.inner_text().strip()
+        return self.cells(key).locator("td").nth(1).inner_text().strip()
 
     def picture(self, key: str) -> Locator:
         """The picture in an entry of metadata, in the dialog that opens for it."""
