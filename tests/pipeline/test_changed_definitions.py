@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -50,9 +51,8 @@ class Changeable:
 
     def outdated(self) -> Outdated:
         """What a backfill would compute, by asset; what cannot be computed counts, too."""
-        graph = dg.Definitions(assets=defs().assets, resources=RESOURCES).resolve_implicit_global_asset_job_def()
         world, found = self.world, {}
-        driver = _Driver(graph, world.instance, world.catalog, world.root, None)
+        driver = _Driver(graph(), world.instance, world.catalog, world.root, None)
         for name in (key.to_user_string() for key in driver.graph.toposorted_asset_keys):
             keys = driver._declared(name)
             known = driver._stamps(name, keys)
@@ -68,6 +68,11 @@ class Changeable:
             return settled or known == stamps.stamp(name, world.catalog, world.root, key)
         except SimMergeError:
             return False
+
+
+@functools.cache
+def graph() -> dg.JobDefinition:
+    return dg.Definitions(assets=defs().assets, resources=RESOURCES).resolve_implicit_global_asset_job_def()
 
 
 RESOURCES = {name: dg.ResourceDefinition.none_resource() for name in ("catalog", "data", "compute")}
@@ -200,10 +205,10 @@ def test_dagster_marks_nothing_stale_when_a_checkpoint_arrives(small: World) -> 
     from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
     from dagster._core.loader import LoadingContextForTest
 
-    graph = defs().resolve_asset_graph()
+    assets = defs().resolve_asset_graph()
 
     def stale(asset: str, key: str) -> StaleStatus:
-        resolver = CachingStaleStatusResolver(small.instance, graph, LoadingContextForTest(small.instance))
+        resolver = CachingStaleStatusResolver(small.instance, assets, LoadingContextForTest(small.instance))
         return resolver.get_status(dg.AssetKey(asset), key)
 
     assert small.materialize(*SIGNALS).ok
@@ -216,8 +221,8 @@ def test_dagster_marks_nothing_stale_when_a_checkpoint_arrives(small: World) -> 
 
 
 def test_dagster_marks_by_code_version_what_a_version_of_ours_changes() -> None:
-    graph = defs().resolve_asset_graph()
-    versions = {name: str(graph.get(dg.AssetKey(name)).code_version).split(".")[1:] for name in stamps._INPUTS}
+    assets = defs().resolve_asset_graph()
+    versions = {name: str(assets.get(dg.AssetKey(name)).code_version).split(".")[1:] for name in stamps._INPUTS}
     told = {name: version for name, version in versions.items() if version}
     features, selectors = str(FEATURE_VERSION), str(SELECTOR_FORMAT)
     assert told == {"pairwise_features": [features], "bandit": [features], "selector": [selectors, features]}
