@@ -39,6 +39,7 @@ STAMP = "inputs"
 """Metadata key under which the hash is kept."""
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json")
+_OF_REQUESTS = ("merge_plans", "merged_checkpoints", "merge_outcomes", "bandit_rounds")
 _NO_LABEL_DEPENDS_ON = ("daily_merges", "merges_per_checkpoint", "retrain_after")
 _TRAINED_FROM = (PAIRWISE_FEATURES, MERGE_LABELS, ACTIVE_LABELS)
 
@@ -86,7 +87,7 @@ def settled(asset: str, catalog: Catalog, root: DataRoot, key: str | None) -> bo
     answer that was given is kept. A request that now asks for something else is open again, and so is one whose
     checkpoints have other content than what was merged.
     """
-    if asset not in ("merge_plans", "merged_checkpoints", "merge_outcomes") or not exists(asset, root, key):
+    if asset not in _OF_REQUESTS or not exists(asset, root, key):
         return False
     request, prints = catalog.merge_request(key or ""), fingerprints(root, catalog)
     done = executed(root, request)
