@@ -5,11 +5,10 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from simmerge_core.catalog import Catalog
 from simmerge_core.errors import TableError
-from simmerge_core.storage import Location, ObjectPath, listed, removed
+from simmerge_core.storage import Location, ObjectPath, listed, removed, version_of
 from simmerge_core.tables import DataRoot
 
 LEAST_DAYS = 1.0
@@ -61,10 +60,9 @@ def expendable(root: DataRoot, catalog: Catalog, *, keep_days: float, now: float
             f"keep_days is {keep_days:g}, but what is younger than a day may be in the making: give 1 or more."
         )
     found = []
-    leftovers = _leftovers(root.root) if isinstance(root.root, Path) else ()  # an upload that ended early has no name
     for path, why, least in (
         *((p, why, keep_days) for p, why in _caches(root, catalog)),
-        *((p, "left by a writer that was killed", LEAST_DAYS) for p in leftovers),
+        *((p, "left by a writer that was killed", LEAST_DAYS) for p in _leftovers(root.root)),
     ):
         size, newest = _extent(path)
         days = (now - newest) / _SECONDS
@@ -99,8 +97,11 @@ def _folders(place: Location, pattern: str) -> Sequence[Location]:
     return sorted(found, key=str)
 
 
-def _leftovers(root: Path) -> Iterator[Path]:
+def _leftovers(root: Location) -> Iterator[Location]:
     """Temporary files and folders; what lies inside one is not listed on its own."""
+    if isinstance(root, ObjectPath):  # an upload that ended early has no name; only trials of exclusive creation have
+        yield from (o.path for o in listed(root) if o.path.name.startswith(".") and o.path.suffix == ".tmp")
+        return
     for path in sorted(root.rglob(".*")):
         temporary = path.suffix in (".tmp", ".old")
         if temporary and not any(p.suffix in (".tmp", ".old") and p.name.startswith(".") for p in path.parents):
@@ -110,8 +111,8 @@ def _leftovers(root: Path) -> Iterator[Path]:
 def _extent(path: Location) -> tuple[int, float]:
     """Bytes, and the time of the newest file."""
     if isinstance(path, ObjectPath):
-        objects = listed(path)
-        return sum(o.bytes for o in objects), max((o.seconds for o in objects), default=0.0)
+        objects = listed(path) or [version_of(path)]
+        return sum(o.bytes for o in objects), max(o.seconds for o in objects)
     files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
     stats = [f.stat() for f in files]
     return sum(s.st_size for s in stats), max((s.st_mtime for s in stats), default=path.stat().st_mtime)

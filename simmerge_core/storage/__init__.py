@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         removed,
         uploaded_folder,
     )
-    from simmerge_core.storage.listings import File, ObjectFile, files_below, kept_listings, listed, size_of
+    from simmerge_core.storage.listings import File, ObjectFile, files_below, kept_listings, listed, size_of, version_of
     from simmerge_core.storage.location import Location, located
     from simmerge_core.storage.object_path import ObjectPath
     from simmerge_core.storage.reaching import check_data_root
@@ -48,6 +48,7 @@ _HOME = {
     "size_of": "listings",
     "uploaded": "writing",
     "uploaded_folder": "folders",
+    "version_of": "listings",
 }
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "size_of",
     "uploaded",
     "uploaded_folder",
+    "version_of",
 ]
 
 

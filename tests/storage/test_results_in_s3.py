@@ -138,15 +138,17 @@ def test_caches_that_nobody_asks_for_are_removed_and_results_stay(s3: S3Server, 
     for name in ("config.json", "selector.safetensors"):
         s3.put(f"team/data/experiments/models/abc/{name}", b"123")
     s3.put("team/data/merged_checkpoints/merge_request=old/config.json", b"{}")
+    s3.put("team/data/.exclusive-0a.tmp", b"first")
     assert cached_checkpoints(root, task) == sorted([known, "gone-01"])
     now = time.time()
     assert expendable(root, catalog, keep_days=30, now=now) == []
     found = expendable(root, catalog, keep_days=30, now=now + 40 * DAY)
     assert [(str(e.path).removeprefix(f"{s3.root}/"), e.bytes) for e in found] == [
+        (".exclusive-0a.tmp", 5),
         ("experiments/models/abc", 6),
         (f"probe_activations/checkpoint=gone-01/task={task}", 5),
     ]
-    assert remove(found) == 11
+    assert remove(found) == 16
     assert [str(f.path.name) for f in listed(located_object(root.root))] == ["config.json", "probe.safetensors"]
     assert probe_path(root, known, task).is_file()
 
