@@ -16,8 +16,9 @@ from simmerge_core.catalog import Catalog
 from simmerge_core.errors import SimMergeError
 from simmerge_core.files import hash_json, write_json
 from simmerge_core.tables import ACTIVE_LABELS, MERGE_LABELS, DataRoot
+from simmerge_pipeline.arrivals import catalog_of_tick
 from simmerge_pipeline.contents import fingerprints, of_present
-from simmerge_pipeline.resources import CatalogResource, DataRootResource
+from simmerge_pipeline.resources import DataRootResource
 
 _TRAINED_ON = "labels.json"
 
@@ -83,15 +84,16 @@ class EnoughNewLabels(dg.AutomationCondition):
 
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
         """Look at the tables only if there is something to decide."""
-        wanted = not context.candidate_subset.is_empty and _enough()
+        wanted = not context.candidate_subset.is_empty and _enough(catalog_of_tick(context.evaluation_time))
         subset = context.candidate_subset if wanted else context.get_empty_subset()
         return dg.AutomationResult(context, true_subset=subset)
 
 
-def _enough() -> bool:
+def _enough(catalog: Catalog | None) -> bool:
+    if catalog is None:
+        return True  # the step says what is wrong
     root = DataRootResource.from_environment().root
     try:
-        catalog = CatalogResource.from_environment().load()
         files = sorted(f for t in (MERGE_LABELS, ACTIVE_LABELS) for f in (root.root / t.name).rglob("part.parquet"))
         state = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
         now = _keys(str(root.root), tuple(sorted(fingerprints(root, catalog).items())), state)
