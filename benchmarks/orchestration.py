@@ -101,6 +101,7 @@ def measure(checkpoints: int, folder: Path) -> dict[str, float]:
     (folder / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     found: dict[str, float] = {"checkpoints": checkpoints, "partitions": (checkpoints + 1) * len(TASKS)}
     resource = CatalogResource(path=str(path))
+    os.environ.update(SIMMERGE_CATALOG=str(path), SIMMERGE_DATA=str(folder / "data"))  # read by the conditions
     with dg.DagsterInstance.from_config(str(folder / "home")) as instance:
         with dg.build_sensor_context(instance=instance, resources={"catalog": resource}) as context:
             found["sensor_tick_new"] = seconds(lambda: catalog_sensor(context))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
+from simmerge_core.catalog import Catalog
 from simmerge_core.errors import SimMergeError
 from simmerge_pipeline.partitions import CHECKPOINT, TASK, Cell
 from simmerge_pipeline.resources import CatalogResource
@@ -22,6 +25,15 @@ _BEFORE = {
 """What a new checkpoint or task goes through, and what each step of it reads by lineage."""
 
 
+@functools.lru_cache(maxsize=1)
+def catalog_of_tick(when: datetime) -> Catalog | None:
+    """The catalog as it is at a tick, read once for all conditions; None if it cannot be."""
+    try:
+        return CatalogResource.from_environment().load()
+    except SimMergeError:
+        return None
+
+
 class StillDeclared(dg.AutomationCondition):
     """True for the partitions that the catalog declares at this moment; what has left it is not asked for."""
 
@@ -35,9 +47,8 @@ class StillDeclared(dg.AutomationCondition):
         candidates = context.candidate_subset
         if candidates.is_empty or context.partitions_def is None:
             return dg.AutomationResult(context, true_subset=candidates)
-        try:
-            catalog = CatalogResource.from_environment().load()
-        except SimMergeError:
+        catalog = catalog_of_tick(context.evaluation_time)
+        if catalog is None:
             return dg.AutomationResult(context, true_subset=candidates)  # the step says what is wrong
         known = {
             *(catalog.base.id, *catalog.checkpoint_ids),
@@ -76,9 +87,8 @@ class ArrivalsSettled(dg.AutomationCondition):
         if any(key in requested and not requested[key].is_empty for key in above):
             return False
         instance = context.asset_graph_view.instance
-        try:
-            catalog = CatalogResource.from_environment().load()
-        except SimMergeError:
+        catalog = catalog_of_tick(context.evaluation_time)
+        if catalog is None:
             return True  # the sensor that reads it says what is wrong
         declared = (catalog.base.id, *catalog.checkpoint_ids)
         checkpoints = [c for c in instance.get_dynamic_partitions(str(CHECKPOINT.name)) if c in declared]

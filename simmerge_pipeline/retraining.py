@@ -17,8 +17,9 @@ from simmerge_core.errors import SimMergeError
 from simmerge_core.files import hash_json, write_json
 from simmerge_core.storage import files_below
 from simmerge_core.tables import ACTIVE_LABELS, MERGE_LABELS, DataRoot
+from simmerge_pipeline.arrivals import catalog_of_tick
 from simmerge_pipeline.contents import fingerprints, of_present
-from simmerge_pipeline.resources import CatalogResource, DataRootResource
+from simmerge_pipeline.resources import DataRootResource
 
 _TRAINED_ON = "labels.json"
 _LABELS = (MERGE_LABELS, ACTIVE_LABELS)
@@ -85,15 +86,16 @@ class EnoughNewLabels(dg.AutomationCondition):
 
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
         """Look at the tables only if there is something to decide."""
-        wanted = not context.candidate_subset.is_empty and _enough()
+        wanted = not context.candidate_subset.is_empty and _enough(catalog_of_tick(context.evaluation_time))
         subset = context.candidate_subset if wanted else context.get_empty_subset()
         return dg.AutomationResult(context, true_subset=subset)
 
 
-def _enough() -> bool:
+def _enough(catalog: Catalog | None) -> bool:
+    if catalog is None:
+        return True  # the step says what is wrong
     root = DataRootResource.from_environment().root
     try:
-        catalog = CatalogResource.from_environment().load()
         files = [f for t in _LABELS for f in files_below(root.root / t.name, pattern="part.parquet")]
         state = tuple(sorted((str(file.path), file.bytes, file.version) for file in files))
         now = _keys(str(root.root), tuple(sorted(fingerprints(root, catalog).items())), state)
