@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -11,7 +14,7 @@ from simmerge_core.catalog import Catalog
 from simmerge_core.checkpoints import CheckpointFolder, open_checkpoint, resolve
 from simmerge_core.errors import CheckpointError, ProbeError, TableError
 from simmerge_core.probes import cached, is_cached, probe_key, read_prompts
-from simmerge_core.storage import kept_listings
+from simmerge_core.storage import files_below, kept_listings
 from simmerge_core.tables import (
     CHECKPOINTS,
     FUNCTIONAL_SIMILARITY,
@@ -25,12 +28,41 @@ from simmerge_core.tables import (
 if TYPE_CHECKING:
     from simmerge_core.probes import ProbeRecord
 
+_KEPT: ContextVar[dict[str, tuple[tuple[str, str], ...]] | None] = ContextVar("_KEPT", default=None)
+
 
 def fingerprints(root: DataRoot, catalog: Catalog) -> dict[str, str]:
     """Content hash of every checkpoint of the catalog (base included) whose manifest is written."""
     declared = {catalog.base.id, *catalog.checkpoint_ids}
-    rows = root.scan(CHECKPOINTS).select("checkpoint", "fingerprint").collect().iter_rows()
+    place, kept = str(root.root), _KEPT.get()
+    if kept is None:
+        rows = _manifests(place, _state(root))
+    elif place in kept:
+        rows = kept[place]
+    else:
+        rows = kept[place] = _manifests(place, _state(root))
     return {checkpoint: fingerprint for checkpoint, fingerprint in rows if checkpoint in declared}
+
+
+@contextlib.contextmanager
+def kept_manifests() -> Iterator[None]:
+    """Look at the manifests once, for a caller that asks for thousands of stamps of one moment."""
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def _state(root: DataRoot) -> frozenset[Any]:
+    files = files_below(root.root / CHECKPOINTS.name, pattern="part.parquet")
+    return frozenset((str(file.path), file.bytes, file.version) for file in files)
+
+
+@functools.lru_cache(maxsize=4)
+def _manifests(root: str, state: frozenset[Any]) -> tuple[tuple[str, str], ...]:
+    """Checkpoint and fingerprint of every manifest; read again only when one has changed, since every stamp asks."""
+    return tuple(DataRoot(root).scan(CHECKPOINTS).select("checkpoint", "fingerprint").collect().iter_rows())
 
 
 def fingerprint_of(prints: Mapping[str, str], checkpoint: str) -> str:

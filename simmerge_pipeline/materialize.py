@@ -26,6 +26,7 @@ from simmerge_core.labels import kept_workers
 from simmerge_core.storage import Location, check_data_root, kept_listings, located
 from simmerge_core.tables import DataRoot
 from simmerge_pipeline.asset_options import ACCELERATOR
+from simmerge_pipeline.contents import kept_manifests
 from simmerge_pipeline.event_log import persistent_instance
 from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, DAY, MERGE_REQUEST, TASK, cell
 from simmerge_pipeline.progress import Progress, listening
@@ -247,7 +248,7 @@ class _Driver:
         keys = self._declared(name)
         summary = AssetSummary(name, partitions=len(keys))
         known, wanted = self._stamps(name, keys), []
-        with kept_listings(self.root.root):  # nothing is written meanwhile
+        with kept_listings(self.root.root), kept_manifests():  # nothing is written meanwhile
             for key in keys:
                 if self._waits(name, key):
                     self._leave(summary, [key])
