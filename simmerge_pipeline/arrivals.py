@@ -112,7 +112,8 @@ def at_work(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
     """Assets that a run or backfill which has not ended is about."""
     runs = instance.get_runs(dg.RunsFilter(statuses=_OPEN_RUNS))
     backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
-    return {key for each in (*runs, *backfills) for key in each.asset_selection or ()}
+    selections = [*(run.asset_selection for run in runs), *(backfill.asset_selection for backfill in backfills)]
+    return {key for selection in selections for key in selection or ()}
 
 
 def still_to_come(
