@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus  # named nowhere else in 1.13
 
 from simmerge_core.catalog import Catalog
 from simmerge_core.errors import SimMergeError
@@ -23,6 +24,14 @@ _BEFORE = {
     "merge_labels": ("pairwise_features",),
 }
 """What a new checkpoint or task goes through, and what each step of it reads by lineage."""
+
+_OPEN_RUNS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 @functools.lru_cache(maxsize=1)
@@ -87,6 +96,9 @@ class ArrivalsSettled(dg.AutomationCondition):
         if any(key in requested and not requested[key].is_empty for key in above):
             return False
         instance = context.asset_graph_view.instance
+        # They are open for a while after their last partition is there, and the selector waits for their end.
+        if above & at_work(instance):
+            return False
         catalog = catalog_of_tick(context.evaluation_time)
         if catalog is None:
             return True  # the sensor that reads it says what is wrong
@@ -94,6 +106,14 @@ class ArrivalsSettled(dg.AutomationCondition):
         checkpoints = [c for c in instance.get_dynamic_partitions(str(CHECKPOINT.name)) if c in declared]
         tasks = [t for t in instance.get_dynamic_partitions(str(TASK.name)) if t in catalog.task_ids]
         return not still_to_come(context.asset_graph, instance, checkpoints, tasks)
+
+
+def at_work(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
+    """Assets that a run or backfill which has not ended is about."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=_OPEN_RUNS))
+    backfills = instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
+    selections = [*(run.asset_selection for run in runs), *(backfill.asset_selection for backfill in backfills)]
+    return {key for selection in selections for key in selection or ()}
 
 
 def still_to_come(

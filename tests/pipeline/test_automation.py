@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from pipeline_world import World
 
 from simmerge_pipeline.definitions import defs
@@ -89,3 +90,33 @@ def test_what_has_left_the_catalog_is_asked_for_when_it_is_back(small: World, ti
     assert ticks.requested() == {"checkpoints": {"base", "math-01", "math-02"}}
     small.declare(checkpoints=entries)
     assert ticks.requested() == {"checkpoints": {"code-01"}}
+
+
+def test_a_request_waits_for_the_end_of_what_the_selector_waits_for(small: World, ticks: Ticks) -> None:
+    small.declare(merge_requests=[{"id": "two", "task": "math", "k": 2}])
+    for asset in ("checkpoints", "weight_gram"):
+        ticks.done(asset, {"base", "math-01", "math-02", "code-01"})
+    signals = ("probe_activations", "standalone_scores", "functional_similarity", "pairwise_features", "merge_labels")
+    for asset in signals:
+        ticks.done(asset, CELLS)
+    for asset in ("selector", "bandit"):
+        ticks.instance.report_runless_asset_event(dg.AssetMaterialization(asset))
+    labels = PartitionBackfill(
+        backfill_id="labels",
+        status=BulkActionStatus.REQUESTED,
+        from_failure=False,
+        tags={},
+        backfill_timestamp=0.0,
+        asset_selection=[dg.AssetKey("merge_labels")],
+    )
+    ticks.instance.add_backfill(labels)
+    ticks.instance.add_dynamic_partitions("merge_request", ["two"])
+    assert "merge_plans" not in ticks.requested()
+    job = ticks.loaded.resolve_implicit_global_asset_job_def()
+    run = ticks.instance.create_run_for_job(
+        job, asset_selection={dg.AssetKey("merge_labels")}, status=dg.DagsterRunStatus.STARTED
+    )
+    ticks.instance.update_backfill(labels.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    assert "merge_plans" not in ticks.requested()
+    ticks.instance.report_run_failed(run)
+    assert ticks.requested().get("merge_plans") == {"two"}
