@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ from typing import Any
 
 from simmerge_core.storage import Location, ObjectPath, created, local_copy, uploaded, uploaded_folder
 from simmerge_core.writers import is_gone, writer
+
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 
 
 def _sync_folder(folder: Path) -> None:
@@ -93,18 +96,28 @@ def replaced_folder(path: Location, *, last: str | None = None, once: bool = Fal
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
                 _sync_file(file)
-        if path.exists():
-            path.rename(aside)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if aside.exists():
-                aside.rename(path)
-            raise
+        _take_place(temporary, path, aside)
         _sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _take_place(temporary: Path, path: Path, aside: Path) -> None:
+    """Rename a folder into its place; of several writers at once each succeeds, and the last one's stays."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # nothing is there, or another writer has just moved it aside
+            path.rename(aside)
+        try:
+            temporary.rename(path)
+        except OSError as error:
+            if error.errno in _TAKEN:  # another writer's has just taken the place: that one is moved aside in turn
+                shutil.rmtree(aside, ignore_errors=True)
+                continue
+            if aside.exists() and not path.exists():
+                aside.rename(path)
+            raise
+        return
 
 
 def write_json(path: Location, value: Any) -> None:

@@ -30,7 +30,7 @@ from dagster_ray.core.executor import RayStepHandler
 from simmerge_core.errors import SimMergeError
 
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # in Ray's order; Ray lets them win over any argument
-_PER_MACHINE = {"SIMMERGE_DEVICE", "SIMMERGE_WORKERS"}
+_PER_MACHINE = {"SIMMERGE_DEVICE", "SIMMERGE_WORKERS", "SIMMERGE_CACHE", "SIMMERGE_CACHE_GB"}
 _OVER = {"FAILED", "STOPPED"}
 _LOST_RETRIES, _LOST_DELAY = 2, 10  # times, seconds
 
@@ -44,7 +44,7 @@ _CONFIG = {
         [str],
         default_value=[],
         description="further environment variables of the steps, as NAME=value or NAME; the SIMMERGE_ settings of the "
-        "run go with every step, but for device and workers, which each machine sets for itself",
+        "run go with every step, but for device, workers and cache, which each machine sets for itself",
     ),
     "check_seconds": dg.Field(
         dg.IntSource, default_value=5, description="seconds between two questions to Ray whether steps still run"

@@ -127,8 +127,8 @@ class DataRoot:
         depth = len(place.parts) + len(table.partition) + 1
         if where is not None and len(where) == 1:
             place = place.joinpath(*self.path(table, **where[0]).parent.parts[len(place.parts) :])
-        for _ in range(_LOOKS):
-            objects = [o for o in listed(place) if o.path.name == _FILE and len(o.path.parts) == depth]
+        for look in range(_LOOKS):
+            objects = [o for o in listed(place, anew=look > 0) if o.path.name == _FILE and len(o.path.parts) == depth]
             if where is None:
                 chosen = sorted(((_keys_of(table, o.path), o) for o in objects), key=lambda e: tuple(e[0].values()))
             else:

@@ -20,7 +20,7 @@ from simmerge_core.merging import execute, execute_plan
 from simmerge_core.plans import plan_of
 from simmerge_core.probes.cache import cached_checkpoints, probe_path
 from simmerge_core.retention import expendable, remove
-from simmerge_core.storage import ObjectPath, listed, local_folder, located
+from simmerge_core.storage import ObjectPath, kept_listings, listed, local_folder, located
 from simmerge_core.storage.scratch import scratch_folder
 from simmerge_core.tables import STANDALONE_SCORES, DataRoot
 
@@ -42,6 +42,15 @@ def entry(utility: float) -> pl.DataFrame:
 
 
 # --- tables
+
+
+def test_a_partition_that_is_overwritten_after_the_listing_is_read(s3: S3Server) -> None:
+    root = DataRoot(s3.root)
+    root.write(STANDALONE_SCORES, scores(0.1), checkpoint="a-1", task="math")
+    with kept_listings(root.root):
+        assert root.exists(STANDALONE_SCORES, checkpoint="a-1", task="math")
+        root.write(STANDALONE_SCORES, scores(0.2), checkpoint="a-1", task="math")
+        assert root.scan(STANDALONE_SCORES).collect()["utility"].to_list() == [0.2]
 
 
 def test_a_table_is_the_same_as_in_a_folder(s3: S3Server, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -113,6 +114,21 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     with replaced_folder(target) as temporary:
         (temporary / "y").write_text("3")
     assert [p.name for p in target.iterdir()] == ["y"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_many_replace_at_once_is_one_of_theirs(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+
+    def write(number: int) -> None:
+        for _ in range(50):
+            with replaced_folder(target) as temporary:
+                for name in ("a", "b"):
+                    (temporary / name).write_text(str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))  # none of them fails
+    assert (target / "a").read_text() == (target / "b").read_text()
     assert list(tmp_path.iterdir()) == [target]
 
 
