@@ -123,7 +123,7 @@ class ArrivalsSettled(dg.AutomationCondition):
         view = context.asset_graph_view  # partitions as they were when the tick began, as for all conditions of it
         known = view.get_full_subset(key=dg.AssetKey("checkpoints")).expensively_compute_partition_keys()
         checkpoints = [catalog.base.id, *catalog.checkpoint_ids]
-        if not known.issuperset(checkpoints):
+        if not known >= {*checkpoints}:
             return False  # a copy that the sensor waits for, or one that it has yet to see
         known = view.get_full_subset(key=dg.AssetKey("plan_labels")).expensively_compute_partition_keys()
         tasks = [task for task in catalog.task_ids if task in known]
