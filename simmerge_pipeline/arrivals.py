@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from simmerge_core.catalog import Catalog
 from simmerge_core.errors import SimMergeError
-from simmerge_pipeline.partitions import CHECKPOINT, TASK, Cell
+from simmerge_pipeline.partitions import CHECKPOINT, Cell
 from simmerge_pipeline.resources import CatalogResource
 
 _BEFORE = {
@@ -43,8 +43,22 @@ def catalog_of_tick(when: datetime) -> Catalog | None:
         return None
 
 
+_ASKABLE: dict[tuple[datetime, dg.AssetKey], set[str]] = {}
+"""Partitions of each asset that are missing and were not asked for before this tick, by the time of the tick."""
+
+
+def _note_askable(context: dg.AutomationContext, keys: Set[str]) -> None:
+    for when, asset in list(_ASKABLE):
+        if when != context.evaluation_time:
+            del _ASKABLE[when, asset]
+    _ASKABLE[context.evaluation_time, context.key] = set(keys)
+
+
 class StillDeclared(dg.AutomationCondition):
-    """True for the partitions that the catalog declares at this moment; what has left it is not asked for."""
+    """True for the partitions that the catalog declares at this moment; what has left it is not asked for.
+
+    Nor is a merge request that names a checkpoint which is not there (yet).
+    """
 
     @property
     def description(self) -> str:
@@ -54,17 +68,20 @@ class StillDeclared(dg.AutomationCondition):
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
         """Look only at what is asked for otherwise."""
         candidates = context.candidate_subset
+        partitions = candidates.expensively_compute_asset_partitions() if not candidates.is_empty else set()
+        _note_askable(context, {str(each.partition_key) for each in partitions})
         if candidates.is_empty or context.partitions_def is None:
             return dg.AutomationResult(context, true_subset=candidates)
         catalog = catalog_of_tick(context.evaluation_time)
         if catalog is None:
             return dg.AutomationResult(context, true_subset=candidates)  # the step says what is wrong
+        experts = set(catalog.checkpoint_ids)
         known = {
-            *(catalog.base.id, *catalog.checkpoint_ids),
+            *(catalog.base.id, *experts),
             *catalog.task_ids,
-            *(request.id for request in catalog.merge_requests),
+            *(r.id for r in catalog.merge_requests if r.checkpoints == "all" or {*r.checkpoints} <= experts),
         }
-        keys = {key for key in candidates.expensively_compute_asset_partitions() if _parts(key.partition_key) <= known}
+        keys = {key for key in partitions if _parts(key.partition_key) <= known}
         subset = context.asset_graph_view.get_asset_subset_from_asset_partitions(context.key, keys)
         return dg.AutomationResult(context, true_subset=subset)
 
@@ -76,13 +93,14 @@ def _parts(key: str | None) -> set[str]:
 class ArrivalsSettled(dg.AutomationCondition):
     """True when nothing that this is computed from is at work, about to be, or still to come.
 
-    What failed is not waited for, nor what needs it: a broken checkpoint does not hold the others' requests up.
+    What failed or was canceled is not waited for, nor what needs it: a broken checkpoint does not hold the others'
+    requests up. One whose folder was found and is still changing is waited for.
     """
 
     @property
     def description(self) -> str:
         """What the UI shows beside the condition."""
-        return "every checkpoint and task that has arrived is labelled, or has failed"
+        return "every checkpoint and task that has arrived is labelled, or has failed or been canceled"
 
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
         """Ask the instance only if there is something to decide."""
@@ -102,10 +120,18 @@ class ArrivalsSettled(dg.AutomationCondition):
         catalog = catalog_of_tick(context.evaluation_time)
         if catalog is None:
             return True  # the sensor that reads it says what is wrong
-        declared = (catalog.base.id, *catalog.checkpoint_ids)
-        checkpoints = [c for c in instance.get_dynamic_partitions(str(CHECKPOINT.name)) if c in declared]
-        tasks = [t for t in instance.get_dynamic_partitions(str(TASK.name)) if t in catalog.task_ids]
-        return not still_to_come(context.asset_graph, instance, checkpoints, tasks)
+        view = context.asset_graph_view  # partitions as they were when the tick began, as for all conditions of it
+        known = view.get_full_subset(key=dg.AssetKey("checkpoints")).expensively_compute_partition_keys()
+        checkpoints = [catalog.base.id, *catalog.checkpoint_ids]
+        if not known >= {*checkpoints}:
+            return False  # a copy that the sensor waits for, or one that it has yet to see
+        known = view.get_full_subset(key=dg.AssetKey("plan_labels")).expensively_compute_partition_keys()
+        tasks = [task for task in catalog.task_ids if task in known]
+        askable = {
+            asset: keys for asset in _BEFORE
+            if (keys := _ASKABLE.get((context.evaluation_time, dg.AssetKey(asset)))) is not None
+        }  # fmt: skip
+        return not still_to_come(context.asset_graph, instance, checkpoints, tasks, askable)
 
 
 def at_work(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
@@ -121,8 +147,16 @@ def still_to_come(
     instance: dg.DagsterInstance,
     checkpoints: Sequence[str],
     tasks: Sequence[str],
+    askable: Mapping[str, Set[str]],
 ) -> list[str]:
-    """Partitions, as ``asset[key]``, that are at work, or are missing though nothing they need has failed."""
+    """Partitions, as ``asset[key]``, that are at work, or are missing though nothing they need has failed.
+
+    Parameters
+    ----------
+    askable
+        Partitions by asset that the automation has not asked for yet. With no run or backfill at work, others that are
+        missing were asked for in vain: it was canceled or deleted, and is not asked for again.
+    """
     found: list[str] = []
     stopped: set[tuple[str, str]] = set()
     cells = [Cell(c, t) for c in checkpoints for t in tasks]
@@ -134,7 +168,8 @@ def still_to_come(
             state = states.get(key)
             name = state.value if state is not None else "MISSING"
             inputs = {(parent, part) for parent in parents for part in (key, key.split("|")[0])}
-            if name == "FAILED" or (name == "MISSING" and inputs & stopped):
+            in_vain = key not in askable.get(asset, keys)
+            if name == "FAILED" or (name == "MISSING" and (in_vain or inputs & stopped)):
                 stopped.add((asset, key))
             elif name != "MATERIALIZED":
                 found.append(f"{asset}[{key}]")

@@ -16,7 +16,7 @@ from simmerge_core.catalog import Catalog
 from simmerge_core.errors import SimMergeError
 from simmerge_core.files import hash_json, write_json
 from simmerge_core.storage import files_below
-from simmerge_core.tables import ACTIVE_LABELS, MERGE_LABELS, DataRoot
+from simmerge_core.tables import ACTIVE_LABELS, MERGE_LABELS, PAIRWISE_FEATURES, DataRoot, Table
 from simmerge_pipeline.arrivals import catalog_of_tick
 from simmerge_pipeline.contents import fingerprints, of_present
 from simmerge_pipeline.resources import DataRootResource
@@ -27,7 +27,7 @@ _LABELS = (MERGE_LABELS, ACTIVE_LABELS)
 
 @dataclass(frozen=True)
 class LabelNews:
-    """Labels (a pair on a task, of the present content of both) now and at the last training.
+    """Labels (a pair on a task, of the present content of both, as scored last) now and at the last training.
 
     Attributes
     ----------
@@ -53,12 +53,22 @@ class LabelNews:
 
 
 def label_keys(root: DataRoot, prints: Mapping[str, str]) -> list[str]:
-    """A short hash for every label: the pair, its task, and the content of both; sorted."""
-    columns = ["a", "b", "task", "a_fingerprint", "b_fingerprint"]
-    tables = (root.scan(table).select(columns).unique() for table in _LABELS)
-    rows = pl.concat(tables).unique().collect()
-    rows = of_present(rows, "a", "a_fingerprint", prints).pipe(of_present, "b", "b_fingerprint", prints)
-    return sorted(hash_json(list(row))[:16] for row in rows.iter_rows())
+    """A short hash for every label: the pair, its task, the content of both, its evaluations and its features; sorted.
+
+    A label that is scored anew, on other items or under other actions, is another one, and so is one whose pair has
+    features by other probes or another definition.
+    """
+    pair = ["a", "b", "task", "a_fingerprint", "b_fingerprint"]
+    scored = ["evaluation_key"]
+    described = ["probe_key", "feature_version"]
+
+    def told(columns: list[str], *tables: Table) -> pl.LazyFrame:
+        rows = pl.concat([root.scan(table).select(*pair, *columns).unique() for table in tables]).collect()
+        rows = of_present(rows, "a", "a_fingerprint", prints).pipe(of_present, "b", "b_fingerprint", prints)
+        return rows.lazy().group_by(pair).agg(pl.col(*columns).unique().sort())
+
+    rows = told(scored, *_LABELS).join(told(described, PAIRWISE_FEATURES), on=pair, how="left").collect()
+    return sorted(hash_json(list(row))[:16] for row in rows.select(*pair, *scored, *described).iter_rows())
 
 
 def keep_trained_on(root: DataRoot, keys: list[str]) -> None:
@@ -94,9 +104,11 @@ class EnoughNewLabels(dg.AutomationCondition):
 def _enough(catalog: Catalog | None) -> bool:
     if catalog is None:
         return True  # the step says what is wrong
-    root = DataRootResource.from_environment().root
     try:
-        files = [f for t in _LABELS for f in files_below(root.root / t.name, pattern="part.parquet")]
+        root = DataRootResource.from_environment().root
+        files = [
+            f for t in (*_LABELS, PAIRWISE_FEATURES) for f in files_below(root.root / t.name, pattern="part.parquet")
+        ]
         state = tuple(sorted((str(file.path), file.bytes, file.version) for file in files))
         now = _keys(str(root.root), tuple(sorted(fingerprints(root, catalog).items())), state)
     except (SimMergeError, OSError):

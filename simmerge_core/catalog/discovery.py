@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,36 +83,69 @@ def last_change(folder: Path) -> float:
 
     By status change, not by modification: copies may bring the modification times of their originals along.
     """
-    return max(path.stat().st_ctime for path in (folder, *folder.iterdir()))
+    times = []
+    for path in folder.iterdir():
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # removed while we looked, which changes the folder; or a dead link
+            times.append(path.stat().st_ctime)
+    return max((folder.stat().st_ctime, *times))
 
 
 def _sub_folders(catalog: Catalog, discovery: Discovery) -> Iterator[Path]:
     try:
         inside = sorted(discovery.folder.iterdir())
+        os.stat(os.path.join(discovery.folder, "."))  # may be listed and still not be entered
     except OSError as error:
         raise CatalogError(
             f"Catalog {catalog.path} discovers checkpoints in {discovery.folder}, which cannot be read "
             f"({error.strerror}): create or mount it, or remove it from discover."
         ) from error
     # Programs that copy folders name what they are at with a leading dot.
-    return (path for path in inside if path.is_dir() and not path.name.startswith("."))
+    return (path for path in inside if not path.name.startswith(".") and _may_be_folder(path))
+
+
+def _may_be_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return True  # what cannot be looked at is left out with a sentence
 
 
 def _entry(folder: Path, discovery: Discovery) -> CheckpointEntry:
     """The entry of a whole checkpoint folder; raises SimMergeError saying what is wrong with it."""
     id = validate_id("checkpoint", folder.name)
-    domain = _domain(folder, discovery)
-    state = []
     try:
-        for path in sorted(folder.iterdir()):
-            stat = path.stat()
-            state.append((path.name, stat.st_size, stat.st_mtime_ns))
-        problem = _problem(folder, tuple(state))
+        domain = _domain(folder, discovery)
+        problem = _problem(folder, _state(folder))
+    except PermissionError as error:
+        raise CheckpointError(
+            f"Checkpoint {id!r}: {error.filename or folder} cannot be read ({error.strerror}): correct its permissions."
+        ) from error
     except OSError as error:  # a file is renamed while it arrives
         raise CheckpointError(f"Checkpoint {id!r}: {folder} is changing ({error.strerror}): wait for it.") from error
     if problem is not None:
         raise CheckpointError(problem)
     return CheckpointEntry(id=id, path=folder, domain=domain)
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and modification time of every file that may matter.
+
+    An editor's lock is a hidden link to nowhere, and its backups come and go: a checkpoint stays whole meanwhile.
+    """
+    state = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            if path.suffix == ".safetensors":
+                raise
+            continue  # what is needed of it is missed below
+        state.append((path.name, stat.st_size, stat.st_mtime_ns))
+    return tuple(state)
 
 
 def _domain(folder: Path, discovery: Discovery) -> str:

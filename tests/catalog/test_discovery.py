@@ -177,6 +177,40 @@ def test_a_folder_that_is_not_there_does_not_look_empty(home: Path) -> None:
         load_or_last_good(home / "catalog.yaml")
 
 
+@pytest.mark.parametrize("denied", ["stat", "iterdir"])
+def test_a_checkpoint_that_may_not_be_read_keeps_nobody_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch, denied: str
+) -> None:
+    closed = checkpoint(home / "drop" / "closed")
+    checkpoint(home / "drop" / "whole")
+    original = getattr(Path, denied)
+
+    def refuse(path: Path, **options: object) -> object:  # as for another user: root may read everything
+        if path == closed or closed in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path, **options)
+
+    monkeypatch.setattr(Path, denied, refuse)
+    catalog = load(home)
+    assert catalog.checkpoint_ids == ("zeta", "whole")
+    assert "'closed'" in left_out(catalog)["closed"]
+    assert "cannot be read (Permission denied): correct its permissions." in left_out(catalog)["closed"]
+
+
+def test_what_an_editor_leaves_for_a_moment_does_not_take_a_checkpoint_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(home / "drop" / "math-01")
+    (folder / ".#README.md").symlink_to("somebody@somewhere.1234")  # a lock of Emacs
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([*map(path.joinpath, os.listdir(path)), path / "gone~"]))
+    catalog = load(home)
+    assert catalog.checkpoint_ids == ("zeta", "math-01")
+    assert last_change(folder) > 0
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("nowhere")
+    assert "is changing" in left_out(load(home))["math-01"]
+
+
 def test_a_request_may_name_a_checkpoint_that_comes_later(home: Path) -> None:
     requests = "[{id: pair, task: math, k: 2, checkpoints: [zeta, math-01]}, {id: any, task: math, k: 3}]"
     assert load(home, requests=requests).merge_request("pair").k == 2

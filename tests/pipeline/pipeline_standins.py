@@ -25,7 +25,7 @@ from simmerge_core.tables import CHECKPOINTS, MERGE_LABELS, DataRoot, Table
 from simmerge_pipeline.contents import task_probe_key
 from simmerge_pipeline.defs.labels import assets as labels
 from simmerge_pipeline.defs.similarity import assets as similarity
-from simmerge_pipeline.partitions import cell
+from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, cell
 
 LENGTHS, LAYERS = (3, 2), 1
 SHAPES = {
@@ -156,6 +156,7 @@ class Standins:
             log=logging.getLogger("standins"),
             add_asset_metadata=lambda metadata, partition_key: None,
             asset_key=dg.AssetKey(asset),
+            assets_def=SimpleNamespace(partitions_def=CHECKPOINT if asset == "weight_gram" else CHECKPOINT_TASK),
         )
         given: dict[str, Any] = {
             "catalog": SimpleNamespace(load=lambda: self.catalog),

@@ -92,8 +92,8 @@ def test_what_has_left_the_catalog_is_asked_for_when_it_is_back(small: World, ti
     assert ticks.requested() == {"checkpoints": {"code-01"}}
 
 
-def test_a_request_waits_for_the_end_of_what_the_selector_waits_for(small: World, ticks: Ticks) -> None:
-    small.declare(merge_requests=[{"id": "two", "task": "math", "k": 2}])
+def labelled(ticks: Ticks) -> None:
+    """Everything up to a trained selector is there."""
     for asset in ("checkpoints", "weight_gram"):
         ticks.done(asset, {"base", "math-01", "math-02", "code-01"})
     signals = ("probe_activations", "standalone_scores", "functional_similarity", "pairwise_features", "merge_labels")
@@ -101,6 +101,62 @@ def test_a_request_waits_for_the_end_of_what_the_selector_waits_for(small: World
         ticks.done(asset, CELLS)
     for asset in ("selector", "bandit"):
         ticks.instance.report_runless_asset_event(dg.AssetMaterialization(asset))
+
+
+def test_what_was_canceled_holds_no_request_up(small: World, ticks: Ticks) -> None:
+    labelled(ticks)
+    ticks.requested()
+    new = [small.add_checkpoint(id, like="math-01") for id in ("math-08", "math-09")]
+    small.declare(checkpoints=[*small.entries(), *new], merge_requests=[{"id": "two", "task": "math", "k": 2}])
+    ticks.instance.add_dynamic_partitions("checkpoint", ["math-08", "math-09"])
+    ticks.instance.add_dynamic_partitions("merge_request", ["two"])
+    assert ticks.requested()["checkpoints"] == {"math-08", "math-09"}
+    job = ticks.loaded.resolve_implicit_global_asset_job_def()
+    run = ticks.instance.create_run_for_job(
+        job, asset_selection={dg.AssetKey("checkpoints")}, status=dg.DagsterRunStatus.STARTED
+    )
+    assert "merge_plans" not in ticks.requested()
+    ticks.done("checkpoints", {"math-08"})
+    ticks.instance.report_run_canceled(run)
+    found = ticks.requested()
+    assert found["weight_gram"] == {"math-08"}  # its other part is still to come, and is waited for
+    assert "merge_plans" not in found
+    ticks.done("weight_gram", {"math-08"})
+    assert ticks.requested().get("merge_plans") == {"two"}  # as when every run was deleted: nothing tells of them
+
+
+def test_a_request_waits_for_a_folder_that_is_still_changing_and_for_whom_it_names(small: World, ticks: Ticks) -> None:
+    labelled(ticks)
+    ticks.requested()
+    folder = small.catalog_path.parent / "arrivals"
+    folder.mkdir()
+    small.declare(
+        discover=[{"folder": "arrivals", "domain": "math", "quiet_seconds": 3600}],
+        merge_requests=[
+            {"id": "any", "task": "math", "k": 2},
+            {"id": "named", "task": "math", "k": 2, "checkpoints": ["code-01", "math-09"]},
+        ],
+    )
+    ticks.instance.add_dynamic_partitions("merge_request", ["any", "named"])
+    assert ticks.requested() == {"merge_plans": {"any"}, "merged_checkpoints": {"any"}}
+    small.declare(
+        merge_requests=[
+            {"id": "later", "task": "math", "k": 2},
+            {"id": "named", "task": "math", "k": 2, "checkpoints": ["code-01", "math-09"]},
+        ]
+    )
+    ticks.instance.add_dynamic_partitions("merge_request", ["later"])
+    made = small.catalog_path.parent / small.add_checkpoint("math-09", like="math-01")["path"]
+    made.rename(folder / "math-09")
+    assert ticks.requested() == {}  # found, and not registered yet
+    ticks.instance.add_dynamic_partitions("checkpoint", ["math-09"])
+    assert ticks.requested() == {"checkpoints": {"math-09"}}
+    assert ticks.requested() == {"merge_plans": {"later", "named"}, "merged_checkpoints": {"later", "named"}}
+
+
+def test_a_request_waits_for_the_end_of_what_the_selector_waits_for(small: World, ticks: Ticks) -> None:
+    small.declare(merge_requests=[{"id": "two", "task": "math", "k": 2}])
+    labelled(ticks)
     labels = PartitionBackfill(
         backfill_id="labels",
         status=BulkActionStatus.REQUESTED,

@@ -9,7 +9,8 @@ import pytest
 import torch
 from pipeline_standins import READS, Standins, made
 
-from simmerge_core.tables import MERGE_LABELS, DataRoot
+from simmerge_core.tables import MERGE_LABELS, PAIRWISE_FEATURES, DataRoot, Table
+from simmerge_pipeline import retraining
 from simmerge_pipeline.contents import fingerprints, held_labels
 from simmerge_pipeline.retraining import LabelNews, keep_trained_on, label_keys, label_news
 
@@ -91,3 +92,33 @@ def test_labels_are_new_until_they_were_trained_on(world: Standins) -> None:
     budget(world, retrain_after=0.0)
     keep_trained_on(world.root, keys())
     assert not label_news(world.catalog, world.root, keys()).enough  # one label at least
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        (MERGE_LABELS, "evaluation_key", "other"),
+        (PAIRWISE_FEATURES, "probe_key", "other"),
+        (PAIRWISE_FEATURES, "feature_version", 99),
+    ],
+)
+def test_a_label_that_is_scored_anew_or_has_other_features_is_new(
+    world: Standins, table: Table, column: str, value: object
+) -> None:
+    budget(world, merges_per_checkpoint=None, retrain_after=0.5)
+    grow(world, "c0", "c1", "c2")
+    prints = fingerprints(world.root, world.catalog)
+    keep_trained_on(world.root, label_keys(world.root, prints))
+    owner = next(keys for keys in world.root.partitions(MERGE_LABELS) if world.root.read(MERGE_LABELS, **keys).height)
+    labelled = world.root.read(MERGE_LABELS, **owner).select("a", "b").unique().height
+    rows = world.root.read(table, **owner).drop("checkpoint", "task")
+    changed = rows.with_columns(pl.lit(value, dtype=rows.schema[column]).alias(column))
+    changed.write_parquet(world.root.path(table, **owner))
+    assert label_news(world.catalog, world.root, label_keys(world.root, prints)).new == labelled
+
+
+def test_a_data_root_that_cannot_be_used_fails_the_step_and_not_the_tick(
+    world: Standins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMMERGE_DATA", "gopher://nowhere")
+    assert retraining._enough(world.catalog)
