@@ -8,6 +8,7 @@ from what is there now are left alone, so that an interrupted call goes on where
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
@@ -28,6 +29,7 @@ from simmerge_core.tables import DataRoot
 from simmerge_pipeline.asset_options import ACCELERATOR
 from simmerge_pipeline.contents import kept_manifests
 from simmerge_pipeline.event_log import persistent_instance
+from simmerge_pipeline.lost_pairs import Lacking, lost_pairs
 from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, DAY, MERGE_REQUEST, TASK, cell
 from simmerge_pipeline.progress import Progress, listening
 from simmerge_pipeline.ranges import ranges, rectangles
@@ -249,6 +251,7 @@ class _Driver:
         summary = AssetSummary(name, partitions=len(keys))
         known, wanted = self._stamps(name, keys), []
         with kept_listings(self.root.root), kept_manifests():  # nothing is written meanwhile
+            lacking = self._lacking(name)
             for key in keys:
                 if self._waits(name, key):
                     self._leave(summary, [key])
@@ -261,7 +264,7 @@ class _Driver:
                 except (SimMergeError, OSError) as error:
                     summary.failed[key or name] = str(error)
                     continue
-                if known.get(key) == current and exists(name, self.root, key):
+                if known.get(key) == current and key not in lacking and exists(name, self.root, key):
                     summary.current += 1
                 else:
                     wanted.append(key)
@@ -296,6 +299,12 @@ class _Driver:
         summary.seconds = time.perf_counter() - begun
         summary.computed = sum(1 for key in wanted if (key or name) not in summary.failed)
         return summary
+
+    def _lacking(self, name: str) -> Lacking:
+        """Partitions with the right stamp that lack pairs, which a stamp does not tell."""
+        with contextlib.suppress(SimMergeError, OSError):  # what is wrong, the stamps say
+            return lost_pairs(name, self.catalog, self.root)
+        return {}
 
     def _leave(self, summary: AssetSummary, keys: Sequence[str | None]) -> None:
         summary.left += len(keys)
