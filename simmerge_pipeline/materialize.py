@@ -94,6 +94,8 @@ class Summary:
 
     assets: list[AssetSummary]
     seconds: float
+    changing: list[str] = field(default_factory=list)
+    """Checkpoints whose folders may still be copied into: they are left for another time."""
 
     @property
     def failed(self) -> dict[str, str]:
@@ -171,7 +173,7 @@ def materialize_all(
         driver.close_interrupted_runs()
         driver.register_partitions()
         done = driver.materialize_each(assets, progress or (lambda message, fraction: None))
-    return Summary(done, time.perf_counter() - begun)
+    return Summary(done, time.perf_counter() - begun, driver.changing)
 
 
 def _refuse_unusable(data: Location) -> None:
@@ -209,6 +211,7 @@ class _Driver:
     ) -> None:
         self.job, self.instance, self.catalog, self.root, self.budget = job, instance, catalog, root, budget
         self.graph = job.asset_layer.asset_graph
+        self.changing: list[str] = []  # found checkpoints that are not taken yet
         self.unreached: dict[str, set[str | None]] = {}  # keys by asset that the budget left
 
     def close_interrupted_runs(self) -> None:
@@ -223,9 +226,20 @@ class _Driver:
         """Add the catalog's entries to the dynamic partitions, in catalog order."""
         from simmerge_pipeline.defs.catalog.sensors import declared_keys
 
+        self._leave_out_changing()
         for name, keys in declared_keys(self.catalog).items():
             known = set(self.instance.get_dynamic_partitions(name))
             self.instance.add_dynamic_partitions(name, [key for key in keys if key not in known])
+
+    def _leave_out_changing(self) -> None:
+        """A folder that may still be copied into is taken next time, as the catalog's sensor does."""
+        from simmerge_pipeline.defs.catalog.sensors import still_changing
+
+        known = set(self.instance.get_dynamic_partitions(str(CHECKPOINT.name)))
+        new = [c for c in self.catalog.checkpoint_ids if c not in known and not exists("checkpoints", self.root, c)]
+        self.changing = still_changing(self.catalog, new)
+        whole = tuple(entry for entry in self.catalog.checkpoints if entry.id not in self.changing)
+        self.catalog = self.catalog.model_copy(update={"checkpoints": whole})
 
     def materialize_each(self, only: Sequence[str] | None, progress: Progress) -> list[AssetSummary]:
         """Bring the assets up to date, in dependency order."""
@@ -339,8 +353,13 @@ class _Driver:
             return [None]
         if partitions == DAY:
             return []  # what a day's schedule may spend is not for a backfill
-        declared = {CHECKPOINT: checkpoints, TASK: tasks, MERGE_REQUEST: [r.id for r in self.catalog.merge_requests]}
+        declared = {CHECKPOINT: checkpoints, TASK: tasks, MERGE_REQUEST: self._requests()}
         return list(declared[partitions])  # type: ignore[index]
+
+    def _requests(self) -> list[str]:
+        """Merge requests, without those that name a checkpoint which is left for another time."""
+        asked = self.catalog.merge_requests
+        return [r.id for r in asked if r.checkpoints == "all" or not {*r.checkpoints} & {*self.changing}]
 
     def _stamps(self, name: str, keys: Sequence[str | None]) -> dict[str | None, str]:
         """The stamp of the newest materialization of each partition."""
@@ -469,6 +488,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = (a.partitions, a.computed, a.current, len(a.failed), a.runs)
         table.add_row(a.name, *map(str, counts), f"{a.seconds:.1f}")
     console.print(table)
+    for id in summary.changing:
+        console.print(Text(f"Checkpoint {id!r} is still changing and was left for another time."))
     for place, text in summary.failed.items():
         console.print(Text(place, style="red"), Text(text))
     return 0 if summary.ok else 1
