@@ -40,24 +40,27 @@ def lost_pairs(asset: str, catalog: Catalog, root: DataRoot) -> Lacking:
     """
     order = catalog.checkpoint_ids
     if asset == WEIGHT_GRAM.name:
-        return _fewest(_lost_weights(catalog, root), order)
-    found: Lacking = {}
-    for task in catalog.task_ids:
-        if asset == FUNCTIONAL_SIMILARITY.name:
-            pairs = frozenset(p for p in _lost_on_task(catalog, root, task) if all(is_cached(root, c, task) for c in p))
-        elif asset == PAIRWISE_FEATURES.name:
-            pairs = _lost_features(catalog, root, task)
-        else:
-            return {}
-        found.update({str(Cell(c, task).key): others for c, others in _fewest(pairs, order).items()})
-    return found
+        return _fewest(_weights(*_asked(catalog, root), _state(root, WEIGHT_GRAM)), order)
+    if asset == FUNCTIONAL_SIMILARITY.name:
+        by_task = {
+            task: [pair for pair in pairs if all(is_cached(root, c, task) for c in pair)]
+            for task, pairs in _lost_by_task(catalog, root).items()
+        }
+    elif asset == PAIRWISE_FEATURES.name:
+        state = _state(root, FUNCTIONAL_SIMILARITY, PAIRWISE_FEATURES)
+        by_task = _features(*_asked(catalog, root), state, catalog.task_ids)
+    else:
+        return {}
+    return {
+        str(Cell(c, task).key): others for task, pairs in by_task.items() for c, others in _fewest(pairs, order).items()
+    }
 
 
 def lost_records(catalog: Catalog, root: DataRoot) -> Lacking:
     """Probe records that are gone and that a lost pair needs, by key, with the others of those pairs."""
     found: Lacking = {}
-    for task in catalog.task_ids:
-        for pair in sorted(_lost_on_task(catalog, root, task)):
+    for task, pairs in _lost_by_task(catalog, root).items():
+        for pair in pairs:
             for checkpoint, other in (pair, pair[::-1]):
                 if not is_cached(root, checkpoint, task):
                     found.setdefault(str(Cell(checkpoint, task).key), []).append(other)
@@ -121,28 +124,18 @@ def _fewest(pairs: Iterable[Pair], order: Iterable[str]) -> Lacking:
     return found
 
 
-def _without(held: Iterable[Pair], written: Iterable[str]) -> frozenset[Pair]:
-    """Pairs a < b of written partitions that none of them holds."""
+def _without(held: Iterable[Pair], written: Iterable[str]) -> list[Pair]:
+    """Pairs a < b of written partitions that none of them holds, sorted."""
     known, ids = {tuple(sorted(pair)) for pair in held}, sorted(set(written))
-    return frozenset((a, b) for n, a in enumerate(ids) for b in ids[n + 1 :] if (a, b) not in known)
+    return [(a, b) for n, a in enumerate(ids) for b in ids[n + 1 :] if (a, b) not in known]
 
 
-def _lost_weights(catalog: Catalog, root: DataRoot) -> frozenset[Pair]:
-    return _weights(str(root.root), *_asked(catalog, root), _state(root, WEIGHT_GRAM))
-
-
-def _lost_on_task(catalog: Catalog, root: DataRoot, task: str) -> frozenset[Pair]:
-    return _on_task(str(root.root), *_asked(catalog, root), _state(root, FUNCTIONAL_SIMILARITY), task)
-
-
-def _lost_features(catalog: Catalog, root: DataRoot, task: str) -> frozenset[Pair]:
-    return _features(
-        str(root.root), *_asked(catalog, root), _state(root, FUNCTIONAL_SIMILARITY, PAIRWISE_FEATURES), task
-    )
+def _lost_by_task(catalog: Catalog, root: DataRoot) -> dict[str, list[Pair]]:
+    return _behaviour(*_asked(catalog, root), _state(root, FUNCTIONAL_SIMILARITY), catalog.task_ids)
 
 
 @functools.lru_cache(maxsize=4)
-def _weights(place: str, base: str, prints: tuple[Pair, ...], state: Any) -> frozenset[Pair]:
+def _weights(place: str, base: str, prints: tuple[Pair, ...], state: Any) -> list[Pair]:
     """Read again only when a file has changed, as the others here: the sensor asks every half minute."""
     root, known = DataRoot(place), dict(prints)
     alone = pl.col("checkpoint") == pl.col("other")
@@ -150,29 +143,36 @@ def _weights(place: str, base: str, prints: tuple[Pair, ...], state: Any) -> fro
     return _without(held_weights(root, known), _present(rows, known) - {base})
 
 
-@functools.lru_cache(maxsize=64)
-def _on_task(place: str, base: str, prints: tuple[Pair, ...], state: Any, task: str) -> frozenset[Pair]:
+@functools.lru_cache(maxsize=4)
+def _behaviour(
+    place: str, base: str, prints: tuple[Pair, ...], state: Any, tasks: tuple[str, ...]
+) -> dict[str, list[Pair]]:
     root, known = DataRoot(place), dict(prints)
-    where = [keys for keys in root.partitions(FUNCTIONAL_SIMILARITY) if keys["task"] == task]
     alone = (pl.col("a") == pl.col("b")) & (pl.col("a") == pl.col("checkpoint"))
-    rows = root.scan(FUNCTIONAL_SIMILARITY, where=where).filter(alone).select("a", "a_fingerprint").unique().collect()
-    return _without(held_on_task(root, task, known), _present(rows, known) - {base})
+    rows = root.scan(FUNCTIONAL_SIMILARITY).filter(alone).select("task", "a", "a_fingerprint").unique().collect()
+    written = {task: _present(rows.filter(pl.col("task") == task).drop("task"), known) - {base} for task in tasks}
+    return {task: _without(held_on_task(root, task, known), written[task]) for task in tasks}
 
 
-@functools.lru_cache(maxsize=64)
-def _features(place: str, base: str, prints: tuple[Pair, ...], state: Any, task: str) -> frozenset[Pair]:
-    root, known = DataRoot(place), dict(prints)
-    written = {keys["checkpoint"] for keys in root.partitions(PAIRWISE_FEATURES) if keys["task"] == task}
-    compared = {tuple(sorted(pair)) for pair in held_on_task(root, task, known)}
-    return frozenset(_without(held_features(root, task, known), written & known.keys() - {base}) & compared)
+@functools.lru_cache(maxsize=4)
+def _features(
+    place: str, base: str, prints: tuple[Pair, ...], state: Any, tasks: tuple[str, ...]
+) -> dict[str, list[Pair]]:
+    root, known, found = DataRoot(place), dict(prints), {}
+    partitions = root.partitions(PAIRWISE_FEATURES)
+    for task in tasks:
+        written = {keys["checkpoint"] for keys in partitions if keys["task"] == task} & known.keys() - {base}
+        compared = {tuple(sorted(pair)) for pair in held_on_task(root, task, known)}
+        found[task] = [pair for pair in _without(held_features(root, task, known), written) if pair in compared]
+    return found
 
 
 def _present(rows: pl.DataFrame, prints: Mapping[str, str]) -> set[str]:
     return {checkpoint for checkpoint, content in rows.iter_rows() if prints.get(checkpoint) == content}
 
 
-def _asked(catalog: Catalog, root: DataRoot) -> tuple[str, tuple[Pair, ...]]:
-    return catalog.base.id, tuple(sorted(fingerprints(root, catalog).items()))
+def _asked(catalog: Catalog, root: DataRoot) -> tuple[str, str, tuple[Pair, ...]]:
+    return str(root.root), catalog.base.id, tuple(sorted(fingerprints(root, catalog).items()))
 
 
 def _state(root: DataRoot, *tables: Table) -> tuple[Any, ...]:

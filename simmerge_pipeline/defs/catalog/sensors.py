@@ -10,8 +10,10 @@ import dagster as dg
 from simmerge_core.catalog import Catalog
 from simmerge_core.catalog.discovery import last_change
 from simmerge_core.errors import CatalogError, SimMergeError
+from simmerge_core.storage import kept_listings
 from simmerge_core.tables import FUNCTIONAL_SIMILARITY, MERGE_LABELS, PAIRWISE_FEATURES, WEIGHT_GRAM, DataRoot
 from simmerge_pipeline.arrivals import at_work
+from simmerge_pipeline.contents import kept_manifests
 from simmerge_pipeline.lost_pairs import attempts, lost_labels, lost_pairs, lost_records
 from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK, cell
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
@@ -115,7 +117,9 @@ def catalog_sensor(
             context.log.info(f"New in the catalog, added to the partitions of {name}: {', '.join(new)}.")
     runs = []
     try:
-        runs = made_up_for(context.instance, found, data.root)
+        root = data.root
+        with kept_listings(root.root), kept_manifests():
+            runs = made_up_for(context.instance, found, root)
     except (SimMergeError, OSError) as error:  # what is new is registered nevertheless
         context.log.error(f"Whether a pair was lost cannot be seen: {error}")
     for run in runs:
