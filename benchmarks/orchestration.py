@@ -92,7 +92,7 @@ def measure(checkpoints: int, folder: Path) -> dict[str, float]:
     """Times at one size."""
     from simmerge_pipeline.definitions import defs
     from simmerge_pipeline.defs.catalog.sensors import catalog_sensor, declared_keys
-    from simmerge_pipeline.resources import CatalogResource
+    from simmerge_pipeline.resources import CatalogResource, DataRootResource
 
     (folder / "home").mkdir(parents=True)
     (folder / "probe.jsonl").write_text('{"prompt": "1+1="}\n')
@@ -101,13 +101,14 @@ def measure(checkpoints: int, folder: Path) -> dict[str, float]:
     (folder / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     found: dict[str, float] = {"checkpoints": checkpoints, "partitions": (checkpoints + 1) * len(TASKS)}
     resource = CatalogResource(path=str(path))
+    resources = {"catalog": resource, "data": DataRootResource(path=str(folder / "data"))}
     os.environ.update(SIMMERGE_CATALOG=str(path), SIMMERGE_DATA=str(folder / "data"))  # read by the conditions
     with dg.DagsterInstance.from_config(str(folder / "home")) as instance:
-        with dg.build_sensor_context(instance=instance, resources={"catalog": resource}) as context:
+        with dg.build_sensor_context(instance=instance, resources=resources) as context:
             found["sensor_tick_new"] = seconds(lambda: catalog_sensor(context))
         for name, keys in declared_keys(resource.load()).items():
             instance.add_dynamic_partitions(name, keys)
-        with dg.build_sensor_context(instance=instance, resources={"catalog": resource}) as context:
+        with dg.build_sensor_context(instance=instance, resources=resources) as context:
             found["sensor_tick_nothing_new"] = seconds(lambda: catalog_sensor(context))
         for key in ("base", *resource.load().checkpoint_ids):
             instance.report_runless_asset_event(dg.AssetMaterialization("checkpoints", partition=key))

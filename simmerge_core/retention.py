@@ -81,7 +81,9 @@ def remove(found: Sequence[Expendable]) -> int:
 
 
 def _caches(root: DataRoot, catalog: Catalog) -> Iterator[tuple[Location, str]]:
-    checkpoints, tasks = {catalog.base.id, *catalog.checkpoint_ids}, set(catalog.task_ids)
+    # A folder that is not whole at this moment is a checkpoint again when it is.
+    checkpoints = {catalog.base.id, *catalog.checkpoint_ids, *(left.name for left in catalog.left_out)}
+    tasks = set(catalog.task_ids)
     for folder in _folders(root.root / "probe_activations", "checkpoint=*/task=*"):
         checkpoint, task = (urllib.parse.unquote(part.partition("=")[2]) for part in folder.parts[-2:])
         if checkpoint not in checkpoints:

@@ -168,7 +168,7 @@ def still_to_come(
             state = states.get(key)
             name = state.value if state is not None else "MISSING"
             inputs = {(parent, part) for parent in parents for part in (key, key.split("|")[0])}
-            in_vain = key not in askable.get(asset, keys)
+            in_vain = asset in askable and key not in askable[asset]
             if name == "FAILED" or (name == "MISSING" and (in_vain or inputs & stopped)):
                 stopped.add((asset, key))
             elif name != "MATERIALIZED":

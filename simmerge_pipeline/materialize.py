@@ -8,6 +8,7 @@ from what is there now are left alone, so that an interrupted call goes on where
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
@@ -28,6 +29,7 @@ from simmerge_core.tables import DataRoot
 from simmerge_pipeline.asset_options import ACCELERATOR
 from simmerge_pipeline.contents import kept_manifests
 from simmerge_pipeline.event_log import persistent_instance
+from simmerge_pipeline.lost_pairs import Lacking, lost_pairs
 from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, DAY, MERGE_REQUEST, TASK, cell
 from simmerge_pipeline.progress import Progress, listening
 from simmerge_pipeline.ranges import ranges, rectangles
@@ -92,6 +94,8 @@ class Summary:
 
     assets: list[AssetSummary]
     seconds: float
+    changing: list[str] = field(default_factory=list)
+    """Checkpoints whose folders may still be copied into: they are left for another time."""
 
     @property
     def failed(self) -> dict[str, str]:
@@ -169,7 +173,7 @@ def materialize_all(
         driver.close_interrupted_runs()
         driver.register_partitions()
         done = driver.materialize_each(assets, progress or (lambda message, fraction: None))
-    return Summary(done, time.perf_counter() - begun)
+    return Summary(done, time.perf_counter() - begun, driver.changing)
 
 
 def _refuse_unusable(data: Location) -> None:
@@ -207,6 +211,7 @@ class _Driver:
     ) -> None:
         self.job, self.instance, self.catalog, self.root, self.budget = job, instance, catalog, root, budget
         self.graph = job.asset_layer.asset_graph
+        self.changing: list[str] = []  # found checkpoints that are not taken yet
         self.unreached: dict[str, set[str | None]] = {}  # keys by asset that the budget left
 
     def close_interrupted_runs(self) -> None:
@@ -221,9 +226,20 @@ class _Driver:
         """Add the catalog's entries to the dynamic partitions, in catalog order."""
         from simmerge_pipeline.defs.catalog.sensors import declared_keys
 
+        self._leave_out_changing()
         for name, keys in declared_keys(self.catalog).items():
             known = set(self.instance.get_dynamic_partitions(name))
             self.instance.add_dynamic_partitions(name, [key for key in keys if key not in known])
+
+    def _leave_out_changing(self) -> None:
+        """A folder that may still be copied into is taken next time, as the catalog's sensor does."""
+        from simmerge_pipeline.defs.catalog.sensors import still_changing
+
+        known = set(self.instance.get_dynamic_partitions(str(CHECKPOINT.name)))
+        new = [c for c in self.catalog.checkpoint_ids if c not in known and not exists("checkpoints", self.root, c)]
+        self.changing = still_changing(self.catalog, new)
+        whole = tuple(entry for entry in self.catalog.checkpoints if entry.id not in self.changing)
+        self.catalog = self.catalog.model_copy(update={"checkpoints": whole})
 
     def materialize_each(self, only: Sequence[str] | None, progress: Progress) -> list[AssetSummary]:
         """Bring the assets up to date, in dependency order."""
@@ -249,6 +265,7 @@ class _Driver:
         summary = AssetSummary(name, partitions=len(keys))
         known, wanted = self._stamps(name, keys), []
         with kept_listings(self.root.root), kept_manifests():  # nothing is written meanwhile
+            lacking = self._lacking(name)
             for key in keys:
                 if self._waits(name, key):
                     self._leave(summary, [key])
@@ -261,7 +278,7 @@ class _Driver:
                 except (SimMergeError, OSError) as error:
                     summary.failed[key or name] = str(error)
                     continue
-                if known.get(key) == current and exists(name, self.root, key):
+                if known.get(key) == current and key not in lacking and exists(name, self.root, key):
                     summary.current += 1
                 else:
                     wanted.append(key)
@@ -297,6 +314,12 @@ class _Driver:
         summary.computed = sum(1 for key in wanted if (key or name) not in summary.failed)
         return summary
 
+    def _lacking(self, name: str) -> Lacking:
+        """Partitions with the right stamp that lack pairs, which a stamp does not tell."""
+        with contextlib.suppress(SimMergeError, OSError):  # what is wrong, the stamps say
+            return lost_pairs(name, self.catalog, self.root)
+        return {}
+
     def _leave(self, summary: AssetSummary, keys: Sequence[str | None]) -> None:
         summary.left += len(keys)
         self.unreached.setdefault(summary.name, set()).update(keys)
@@ -330,8 +353,13 @@ class _Driver:
             return [None]
         if partitions == DAY:
             return []  # what a day's schedule may spend is not for a backfill
-        declared = {CHECKPOINT: checkpoints, TASK: tasks, MERGE_REQUEST: [r.id for r in self.catalog.merge_requests]}
+        declared = {CHECKPOINT: checkpoints, TASK: tasks, MERGE_REQUEST: self._requests()}
         return list(declared[partitions])  # type: ignore[index]
+
+    def _requests(self) -> list[str]:
+        """Merge requests, without those that name a checkpoint which is left for another time."""
+        asked = self.catalog.merge_requests
+        return [r.id for r in asked if r.checkpoints == "all" or not {*r.checkpoints} & {*self.changing}]
 
     def _stamps(self, name: str, keys: Sequence[str | None]) -> dict[str | None, str]:
         """The stamp of the newest materialization of each partition."""
@@ -460,6 +488,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = (a.partitions, a.computed, a.current, len(a.failed), a.runs)
         table.add_row(a.name, *map(str, counts), f"{a.seconds:.1f}")
     console.print(table)
+    for id in summary.changing:
+        console.print(Text(f"Checkpoint {id!r} is still changing and was left for another time."))
     for place, text in summary.failed.items():
         console.print(Text(place, style="red"), Text(text))
     return 0 if summary.ok else 1

@@ -105,7 +105,8 @@ def within_budget(
     """Those of a checkpoint's designed pairs that its budget allows.
 
     Pairs that are labelled already stay and count; what is left of the budget goes to the others in the order of a hash
-    of both ids, so that neither the order of arrival nor an interrupted run changes which they are.
+    of both ids. The same pairs give the same choice, also after an interruption; but which pairs are a checkpoint's,
+    and which of them were there when it was labelled, depends on the order of arrival.
 
     Parameters
     ----------

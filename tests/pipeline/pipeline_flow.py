@@ -43,13 +43,25 @@ class Flow:
             assets=self.loaded.assets, resources=resources
         ).resolve_implicit_global_asset_job_def()
         self.failed: dict[str, str] = {}
+        self.made_up: Requested = {}
+        self._run_keys: set[str | None] = set()
         self._last: dg.EvaluateAutomationConditionsResult | None = None
 
     def find(self) -> dict[str, list[str]]:
-        """One tick of the catalog's sensor; the partitions that it added."""
-        resource = CatalogResource(path=str(self.world.catalog_path))
-        with dg.build_sensor_context(instance=self.instance, resources={"catalog": resource}) as context:
+        """One tick of the catalog's sensor, with the runs that it asks for; the partitions that it added."""
+        resources = {
+            "catalog": CatalogResource(path=str(self.world.catalog_path)),
+            "data": DataRootResource(path=str(self.world.data)),
+        }
+        with dg.build_sensor_context(instance=self.instance, resources=resources) as context:
             result = catalog_sensor(context)
+        self.made_up = {}
+        for run in result.run_requests or [] if isinstance(result, dg.SensorResult) else []:
+            assert run.run_key not in self._run_keys  # Dagster would take it for the earlier one
+            self._run_keys.add(run.run_key)
+            for asset in run.asset_selection or []:
+                self.made_up.setdefault(asset.to_user_string(), set()).add(str(run.partition_key))
+        self.compute(self.made_up)
         requests = result.dynamic_partitions_requests or [] if isinstance(result, dg.SensorResult) else []
         for request in requests:
             self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
@@ -88,9 +100,12 @@ class Flow:
         steps: list[Requested] = []
         for _ in range(most):
             self.find()
+            if made_up := self.made_up:
+                steps.append(made_up)
             wanted = self.requested()
-            if not wanted:
+            if not wanted and not made_up:
                 return steps
-            steps.append(wanted)
-            self.compute(wanted)
+            if wanted:
+                steps.append(wanted)
+                self.compute(wanted)
         raise AssertionError(f"It never settles: {steps[-3:]}")

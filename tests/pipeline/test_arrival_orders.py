@@ -22,6 +22,7 @@ from simmerge_core.labels import design
 from simmerge_core.tables import MERGE_LABELS, PAIRWISE_FEATURES, DataRoot
 from simmerge_pipeline.checks import missing_pairs
 from simmerge_pipeline.contents import fingerprints, held_weights
+from simmerge_pipeline.lost_pairs import lost_labels, lost_pairs
 
 pytestmark = pytest.mark.integration
 
@@ -109,14 +110,14 @@ def as_far_as(world: Standins, last: str, *, fault: Fault | None = None) -> None
             return
 
 
-def come_back(world: Standins, checkpoint: str) -> None:
-    """As the catalog's sensor: the partitions of pairs that it had are done again."""
-    world.present.append(checkpoint)
+def made_up_for(world: Standins) -> None:
+    """As the catalog's sensor, tick after tick: partitions that lack pairs are done again, and no others."""
     for asset in OF_PAIRS:
-        world.run(
-            asset,
-            [key for key in world.keys(asset) if key.partition("|")[0] == checkpoint and key in world.told[asset]],
-        )
+        lacking = lost_labels if asset == "merge_labels" else partial(lost_pairs, asset)
+        lost = lacking(world.catalog, world.root)
+        assert lost.keys() <= set(world.keys(asset))
+        world.run(asset, [key for key in world.keys(asset) if key in lost])
+        assert not lacking(world.catalog, world.root)
 
 
 @settings(
@@ -142,15 +143,17 @@ def test_every_pair_is_there_once_with_the_values_of_one_go(
             elif happens == "leave" and len(world.present) > 1:
                 gone.append(world.present.pop(data.draw(st.integers(0, len(world.present) - 1))))
             elif happens == "back" and gone:
-                come_back(world, gone.pop())
+                world.present.append(gone.pop())
+                made_up_for(world)
             as_far_as(world, data.draw(st.sampled_from(list(READS))), fault=data.draw(FAULTS))
             for _ in range(data.draw(st.integers(0, 2))):
                 asset, keys = any_run(data, world)
                 others = [any_run(data, world) for _ in range(data.draw(st.integers(0, 2)))]
                 fault = data.draw(FAULTS)
                 world.run(asset, keys, fault=fault, beside=partial(runs, world, others) if others else None)
-        # No more faults: what the automation still asks for, and nothing else.
+        # No more faults: what the automation and the sensor still ask for, and nothing else.
         as_far_as(world, "merge_labels")
+        made_up_for(world)
         assert not [key for asset in READS for key in world.ready(asset)]
     check(world, at_once)
 
@@ -182,7 +185,8 @@ def test_what_arrived_while_a_checkpoint_was_away_is_paired_with_it_when_it_is_b
     grown.present.remove("c0")
     as_far_as(grown, "merge_labels")
     check(grown, at_once)
-    come_back(grown, "c0")
+    grown.present.append("c0")
+    made_up_for(grown)
     check(grown, at_once)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from pipeline_flow import Flow, Requested
+from pipeline_flow import STAND_INS, Flow, Requested
 from pipeline_world import World
 
-from simmerge_core.tables import PAIRWISE_FEATURES
+from simmerge_core.tables import MERGE_LABELS, PAIRWISE_FEATURES
 
 pytestmark = pytest.mark.integration
 
@@ -129,3 +129,27 @@ def test_a_broken_checkpoint_holds_nobody_up_and_the_rest_of_it_follows_its_repa
     shutil.copy(kept, broken)
     flow.compute({"checkpoints": {"math-09"}})  # by hand: what a user has to repair does not repair itself
     assert flow.settle() == [*labelled(cells(("math-09",), "math"), {"math-09"})[1:], TRAINED, {"report": NONE}]
+
+
+def test_what_arrived_while_a_checkpoint_was_away_is_paired_and_labelled_when_it_is_back(flow: Flow) -> None:
+    world = flow.world
+    world.declare(labels={"expert_auxiliary": 1.0})
+    flow.settle()
+    kept = drop(world, "code-09", like="code-01")
+    flow.settle()
+    kept.rename(kept.with_name(".code-09"))
+    drop(world, "math-09", like="math-01")
+    flow.settle()
+    before = files(world)
+    kept.with_name(".code-09").rename(kept)
+    made_up = [{asset: keys for asset, keys in step.items() if asset not in STAND_INS} for step in flow.settle()]
+    assert [step for step in made_up if step] == [
+        {"weight_gram": {"math-09"}, "functional_similarity": {"math-09|math"}},
+        {"pairwise_features": {"math-09|math"}},
+        {"merge_labels": {"math-09|math"}},
+    ]
+    written = {file.parent.parent.name for file, found in files(world).items() if before.get(file) != found}
+    assert written == {"checkpoint=math-09", "weight_gram"}
+    assert not flow.failed
+    labels = world.root.scan(MERGE_LABELS).select("a", "b").unique().collect()
+    assert ("code-09", "math-09") in labels.rows()

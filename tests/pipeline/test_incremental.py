@@ -54,6 +54,28 @@ def test_a_new_checkpoint_adds_its_partitions_and_touches_no_earlier_file(small:
     assert own.height == 2 * 3  # both orientations with each of three
 
 
+def test_a_folder_that_may_still_be_copied_into_is_left_for_another_time(small: World) -> None:
+    entries, folder = small.entries(), small.catalog_path.parent / "arrivals"
+    folder.mkdir()
+    (small.catalog_path.parent / entries[-1]["path"]).rename(folder / "code-01")
+    named = {"id": "named", "task": "math", "k": 2, "checkpoints": ["code-01", "math-01"]}
+
+    def arrivals(quiet_seconds: float) -> None:
+        discover = [{"folder": "arrivals", "domain": "code", "quiet_seconds": quiet_seconds}]
+        small.declare(checkpoints=entries[:-1], discover=discover, merge_requests=[named])
+
+    arrivals(3600)
+    summary = small.materialize(*SIGNALS, "merge_plans")
+    assert (summary.changing, summary.failed) == (["code-01"], {})
+    assert small.instance.get_dynamic_partitions("checkpoint") == ["base", "math-01", "math-02"]
+    assert {a.name: a.partitions for a in summary.assets}["merge_plans"] == 0
+    assert set(pairs(small)) == every_pair(small, without="code-01")
+    arrivals(0)
+    summary = small.materialize(*SIGNALS)
+    assert (summary.changing, summary.failed) == ([], {})
+    assert set(pairs(small)) == every_pair(small)
+
+
 def test_a_new_task_computes_its_own_partitions_only(small: World, tiny_catalog: Path) -> None:
     import yaml
 

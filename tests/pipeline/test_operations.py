@@ -113,6 +113,19 @@ def test_only_caches_that_nobody_asks_for_are_expendable(small: World) -> None:
     assert is_cached(root, small.catalog.checkpoint_ids[0], "math")
 
 
+def test_the_cache_of_a_folder_that_is_not_whole_for_a_moment_stays(small: World) -> None:
+    folder, entries = small.catalog_path.parent / "arrivals", small.entries()
+    folder.mkdir()
+    (small.catalog_path.parent / entries[-1]["path"]).rename(folder / entries[-1]["id"])
+    small.declare(checkpoints=entries[:-1], discover=[{"folder": "arrivals", "domain": "code", "quiet_seconds": 0}])
+    assert small.materialize("checkpoints", "probe_activations").ok
+    for cache in small.data.glob("probe_activations/checkpoint=*/task=*"):
+        aged(cache, 40)
+    (folder / entries[-1]["id"] / "config.json").unlink()
+    assert [left.name for left in small.catalog.left_out] == [entries[-1]["id"]]
+    assert expendable(small.root, small.catalog, keep_days=30, now=time.time()) == []
+
+
 def test_leftovers_of_killed_writers_go_after_a_day_and_young_ones_stay(small: World) -> None:
     folder = small.data / "merge_plans" / "merge_request=two"
     folder.mkdir(parents=True)

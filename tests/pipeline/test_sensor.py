@@ -8,11 +8,12 @@ from contextlib import suppress
 
 import dagster as dg
 import pytest
-from pipeline_world import World
+from pipeline_world import SIGNALS, World
 
 from simmerge_core.errors import CatalogError
+from simmerge_pipeline.definitions import defs
 from simmerge_pipeline.defs.catalog.sensors import catalog_sensor
-from simmerge_pipeline.resources import CatalogResource
+from simmerge_pipeline.resources import CatalogResource, DataRootResource
 
 
 class Heard(logging.Handler):
@@ -26,9 +27,15 @@ class Heard(logging.Handler):
         self.texts.append(f"{record.levelname} {record.getMessage()}")
 
 
+def resources(world: World) -> dict[str, object]:
+    return {
+        "catalog": CatalogResource(path=str(world.catalog_path)),
+        "data": DataRootResource(path=str(world.data)),
+    }
+
+
 def tick(world: World) -> dg.SensorResult | dg.SkipReason:
-    resource = CatalogResource(path=str(world.catalog_path))
-    with dg.build_sensor_context(instance=world.instance, resources={"catalog": resource}) as context:
+    with dg.build_sensor_context(instance=world.instance, resources=resources(world)) as context:
         found = catalog_sensor(context)
     assert isinstance(found, dg.SensorResult | dg.SkipReason)
     return found
@@ -65,11 +72,9 @@ def test_a_catalog_that_does_not_parse_raises_and_leaves_the_partitions(small: W
 
 
 def test_the_log_of_a_tick_says_what_is_new_and_what_is_wrong(small: World) -> None:
-    resource = CatalogResource(path=str(small.catalog_path))
-
     def told() -> list[str]:
         heard = Heard()
-        with dg.build_sensor_context(instance=small.instance, resources={"catalog": resource}) as context:
+        with dg.build_sensor_context(instance=small.instance, resources=resources(small)) as context:
             context.log.addHandler(heard)
             with suppress(CatalogError):
                 catalog_sensor(context)
@@ -86,25 +91,53 @@ def test_a_removed_entry_keeps_its_partition(small: World) -> None:
     assert isinstance(tick(small), dg.SkipReason)
 
 
-def test_a_checkpoint_that_is_back_has_its_pairs_made_up_for(small: World) -> None:
-    apply(small, added(tick(small)))
-    entries, pairs = small.entries(), ("functional_similarity", "pairwise_features")
-    for asset in ("weight_gram", *pairs):
-        for key in ("code-01", "math-01"):
-            partition = key if asset == "weight_gram" else f"{key}|math"
-            small.instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
-    resource, cursor = CatalogResource(path=str(small.catalog_path)), None
-    asked = []
-    for checkpoints in (entries, entries[:-1], entries[:-1], entries, entries):
-        small.declare(checkpoints=checkpoints)
-        with dg.build_sensor_context(
-            instance=small.instance, resources={"catalog": resource}, cursor=cursor
-        ) as context:
-            result = catalog_sensor(context)
-            cursor = context.cursor
-        requests = result.run_requests or [] if isinstance(result, dg.SensorResult) else []
-        asked.append({str(r.partition_key): {k.to_user_string() for k in r.asset_selection or []} for r in requests})
-    assert asked == [{}, {}, {}, {"code-01": {"weight_gram"}, "code-01|math": set(pairs)}, {}]
+def test_pairs_that_were_lost_while_a_checkpoint_was_away_are_made_up_for(small: World) -> None:
+    loaded, entries, given = defs(), small.entries(), resources(small)
+    job = loaded.resolve_implicit_global_asset_job_def()
+
+    def asked() -> dict[str, set[str]]:
+        """A tick as the daemon evaluates it."""
+        with (
+            dg.partition_loading_context(dynamic_partitions_store=small.instance),
+            dg.build_sensor_context(instance=small.instance, definitions=loaded, resources=given) as context,
+        ):
+            requests = catalog_sensor.evaluate_tick(context).run_requests or []
+        found: dict[str, set[str]] = {}
+        for request in requests:
+            assert request.run_key
+            for key in request.asset_selection or []:
+                found.setdefault(key.to_user_string(), set()).add(str(request.partition_key))
+        return found
+
+    small.declare(checkpoints=entries[:-1])
+    assert small.materialize(*SIGNALS).ok
+    small.declare(checkpoints=[*entries[:1], *entries[2:]])  # one leaves before another comes
+    assert small.materialize(*SIGNALS).ok
+    assert asked() == {}
+    small.declare(checkpoints=entries)
+    lacking = {"weight_gram": {"code-01"}, "functional_similarity": {"code-01|math"}}
+    assert asked() == lacking
+    assert asked() == lacking  # under the same run keys, so that Dagster starts nothing anew
+    run = small.instance.create_run_for_job(
+        job, asset_selection={dg.AssetKey("weight_gram")}, status=dg.DagsterRunStatus.STARTED
+    )
+    assert asked() == {"functional_similarity": lacking["functional_similarity"]}
+    small.instance.report_run_canceled(run)
+
+    kept = small.data / "probe_activations" / "checkpoint=math-02"
+    kept.rename(kept.with_name(".math-02"))  # as retention removes it
+    assert asked() == {"weight_gram": {"code-01"}, "probe_activations": {"math-02|math"}}
+    kept.with_name(".math-02").rename(kept)
+
+    summary = {a.name: a.computed for a in small.materialize(*SIGNALS).assets}  # a backfill does the same
+    assert summary == {
+        **dict.fromkeys(SIGNALS, 0),
+        "weight_gram": 1,
+        "functional_similarity": 1,
+        "pairwise_features": 1,
+    }
+    assert asked() == {}
+    assert set(small.materialize(*SIGNALS).failed) == set()
 
 
 def test_without_a_catalog_nothing_is_requested(small: World) -> None:

@@ -17,7 +17,7 @@ from simmerge_pipeline.definitions import defs
 from simmerge_pipeline.defs.catalog.sensors import catalog_sensor
 from simmerge_pipeline.defs.catalog.submission import MergeRequestConfig, submit_merge_request
 from simmerge_pipeline.event_log import persistent_instance
-from simmerge_pipeline.resources import CatalogResource
+from simmerge_pipeline.resources import CatalogResource, DataRootResource
 
 NO_CAPTURE = {
     "module": "dagster._core.storage.noop_compute_log_manager",
@@ -102,8 +102,11 @@ def test_an_entry_and_a_partition_are_added(small: World) -> None:
 
 def test_the_sensor_finds_nothing_left_to_add(small: World) -> None:
     submit(small, id="both", tasks=["math"], k=2)
-    resource = CatalogResource(path=str(small.catalog_path))
-    with dg.build_sensor_context(instance=small.instance, resources={"catalog": resource}) as context:
+    resources = {
+        "catalog": CatalogResource(path=str(small.catalog_path)),
+        "data": DataRootResource(path=str(small.data)),
+    }
+    with dg.build_sensor_context(instance=small.instance, resources=resources) as context:
         found = catalog_sensor(context)
     assert isinstance(found, dg.SensorResult)
     added = {request.partitions_def_name for request in found.dynamic_partitions_requests or []}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 
@@ -10,9 +9,14 @@ import dagster as dg
 
 from simmerge_core.catalog import Catalog
 from simmerge_core.catalog.discovery import last_change
-from simmerge_core.errors import CatalogError
-from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK, Cell
-from simmerge_pipeline.resources import CatalogResource
+from simmerge_core.errors import CatalogError, SimMergeError
+from simmerge_core.storage import kept_listings
+from simmerge_core.tables import FUNCTIONAL_SIMILARITY, MERGE_LABELS, PAIRWISE_FEATURES, WEIGHT_GRAM, DataRoot
+from simmerge_pipeline.arrivals import at_work
+from simmerge_pipeline.contents import kept_manifests
+from simmerge_pipeline.lost_pairs import attempts, lost_labels, lost_pairs, lost_records
+from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK, cell
+from simmerge_pipeline.resources import CatalogResource, DataRootResource
 
 _NAMES = ("checkpoint", "task", "merge_request")
 
@@ -42,48 +46,52 @@ def still_changing(catalog: Catalog, ids: list[str]) -> list[str]:
     return changing
 
 
-_OF_PAIRS = ("functional_similarity", "pairwise_features", "merge_labels")
+_PROBES, _OF_PAIRS = "probe_activations", (FUNCTIONAL_SIMILARITY, PAIRWISE_FEATURES, MERGE_LABELS)
 
 
-def made_up_for(context: dg.SensorEvaluationContext, catalog: Catalog) -> list[dg.RunRequest]:
-    """Runs for checkpoints that had left the catalog and are back: whoever arrived meanwhile has no pair with them.
+def made_up_for(instance: dg.DagsterInstance, catalog: Catalog, root: DataRoot) -> list[dg.RunRequest]:
+    """Runs for pairs that were lost while a checkpoint was away: of the partitions that lack them, and no others.
 
-    Their own partitions are computed again and take those pairs; nobody else's are.
+    One step after another: what reads a partition is looked at again when it has been written. Each lack is asked for
+    once; an attempt that fails is for somebody to repair.
     """
-    declared = declared_keys(catalog)["checkpoint"]
-    before = json.loads(context.cursor) if context.cursor else {"declared": declared, "gone": []}
-    gone = sorted({*before["gone"], *before["declared"]} - set(declared))
-    back = sorted(set(before["gone"]) & set(declared))
-    context.update_cursor(json.dumps({"declared": declared, "gone": gone}))
-    if not back:
-        return []
-    now = time.time_ns()  # a checkpoint may come back more than once
-    done = {
-        name: context.instance.get_materialized_partitions(dg.AssetKey(name)) for name in ("weight_gram", *_OF_PAIRS)
-    }
+    steps = [(WEIGHT_GRAM.name, WEIGHT_GRAM, lost_pairs(WEIGHT_GRAM.name, catalog, root))]
+    if lost := lost_records(catalog, root):
+        steps.append((_PROBES, FUNCTIONAL_SIMILARITY, lost))
+    else:
+        for table in _OF_PAIRS:
+            lost = lost_labels(catalog, root) if table is MERGE_LABELS else lost_pairs(table.name, catalog, root)
+            if lost:
+                steps.append((table.name, table, lost))
+                break
     requests = []
-    for id in back:
-        if id in done["weight_gram"]:
-            requests.append(
-                dg.RunRequest(f"{id} is back {now}", partition_key=id, asset_selection=[dg.AssetKey("weight_gram")])
-            )
-        for task in catalog.task_ids:
-            key = Cell(id, task).key
-            assets = [dg.AssetKey(name) for name in _OF_PAIRS if str(key) in done[name]]
-            if assets:
-                requests.append(dg.RunRequest(f"{key} is back {now}", partition_key=key, asset_selection=assets))
+    busy = at_work(instance) if any(lacking for _, _, lacking in steps) else set()
+    for asset, table, lacking in steps:
+        if (selected := dg.AssetKey(asset)) in busy:
+            continue  # it may be under way
+        registered = set(instance.get_dynamic_partitions("checkpoint"))
+        for key, name in attempts(table, lacking, root).items():
+            if key.partition("|")[0] in registered:
+                run_key = f"{asset} {key} {name}"
+                requests.append(dg.RunRequest(run_key, partition_key=_partition(key), asset_selection=[selected]))
     return requests
 
 
+def _partition(key: str) -> str:
+    return cell(key).key if "|" in key else key
+
+
 @dg.sensor(
-    asset_selection=dg.AssetSelection.assets("weight_gram", *_OF_PAIRS),
+    asset_selection=dg.AssetSelection.assets(WEIGHT_GRAM.name, _PROBES, *(table.name for table in _OF_PAIRS)),
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Finds checkpoints, tasks and merge requests that are new in the catalog, or in a folder that it "
     "discovers checkpoints in, and adds their partitions; a catalog that does not parse fails the tick and leaves "
     "everything as it was.",
 )
-def catalog_sensor(context: dg.SensorEvaluationContext, catalog: CatalogResource) -> dg.SensorResult | dg.SkipReason:
+def catalog_sensor(
+    context: dg.SensorEvaluationContext, catalog: CatalogResource, data: DataRootResource
+) -> dg.SensorResult | dg.SkipReason:
     """Add partitions for new catalog entries; partitions are never removed here, since results belong to them."""
     known_partitions = {name: set(context.instance.get_dynamic_partitions(name)) for name in _NAMES}
     if not catalog.exists and not any(known_partitions.values()):
@@ -107,7 +115,15 @@ def catalog_sensor(context: dg.SensorEvaluationContext, catalog: CatalogResource
         if new:
             requests.append(partitions.build_add_request(new))
             context.log.info(f"New in the catalog, added to the partitions of {name}: {', '.join(new)}.")
-    runs = made_up_for(context, found)
+    runs = []
+    try:
+        root = data.root
+        with kept_listings(root.root), kept_manifests():
+            runs = made_up_for(context.instance, found, root)
+    except (SimMergeError, OSError) as error:  # what is new is registered nevertheless
+        context.log.error(f"Whether a pair was lost cannot be seen: {error}")
+    for run in runs:
+        context.log.info(f"Pairs were lost while a checkpoint was away, computed again: {run.run_key}.")
     if not requests and not runs:
         return dg.SkipReason(" ".join(["The catalog declares nothing new.", *waiting]))
     return dg.SensorResult(dynamic_partitions_requests=requests, run_requests=runs)

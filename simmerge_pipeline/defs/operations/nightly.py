@@ -41,6 +41,8 @@ def backfill_what_is_missing(
         progress=logged(context),
         instance=context.instance,
     )
+    for id in summary.changing:
+        context.log.info(f"Checkpoint {id!r} is still changing and was left for another time.")
     computed, left = (sum(getattr(a, name) for a in summary.assets) for name in ("computed", "left"))
     hours = f"{budget.spent / 3600:.2f} of {config.gpu_hours:g} hours"
     context.log.info(f"{computed} partitions materialized, {left} left; {hours} spent.")
