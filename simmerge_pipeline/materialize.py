@@ -150,8 +150,8 @@ def materialize_all(
 
     Raises
     ------
-    CatalogError, TableError, StorageError
-        Before any work, if the catalog or the data root is not usable.
+    CatalogError, TableError, StorageError, SimMergeError
+        Before any work, if the catalog or the data root is not usable, or an asset does not exist.
     """
     begun = time.perf_counter()
     declared = load_catalog(catalog)
@@ -170,6 +170,7 @@ def materialize_all(
     job = graph.resolve_implicit_global_asset_job_def()
     with _instance(instance, dagster_home) as persistent, kept_workers():
         driver = _Driver(job, persistent, declared, data.root, budget)
+        driver.refuse_unknown(assets or ())
         driver.close_interrupted_runs()
         driver.register_partitions()
         done = driver.materialize_each(assets, progress or (lambda message, fraction: None))
@@ -213,6 +214,12 @@ class _Driver:
         self.graph = job.asset_layer.asset_graph
         self.changing: list[str] = []  # found checkpoints that are not taken yet
         self.unreached: dict[str, set[str | None]] = {}  # keys by asset that the budget left
+
+    def refuse_unknown(self, names: Sequence[str]) -> None:
+        """Raise SimMergeError if an asset does not exist."""
+        known = [key.to_user_string() for key in self.graph.toposorted_asset_keys]
+        if unknown := [name for name in names if name not in known]:
+            raise SimMergeError(f"There is no asset {unknown[0]!r}: choose among {', '.join(known)}.")
 
     def close_interrupted_runs(self) -> None:
         """Runs of a driver that was killed stay open for ever: nobody else looks after them."""

@@ -95,6 +95,20 @@ def test_the_backfill_job_materializes_what_is_missing_into_its_own_instance(per
     assert done == {f"{c}|math" for c in ("base", *persistent.catalog.checkpoint_ids)}, told
 
 
+def test_the_backfill_job_takes_the_assets_that_it_is_given(small: World) -> None:
+    def run(*assets: str) -> dg.ExecuteInProcessResult:
+        ops = {"backfill_what_is_missing": {"config": {"assets": list(assets)}}}
+        return backfill.execute_in_process(
+            instance=small.instance, resources=resources(small), run_config={"ops": ops}, raise_on_error=False
+        )
+
+    assert run("checkpoints", "weight_gram").success
+    runs = small.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
+    assert {k.to_user_string() for r in runs for k in r.asset_selection or ()} == {"checkpoints", "weight_gram"}
+    (failed,) = (e for e in run("weight_gramm").all_events if e.is_step_failure)
+    assert "There is no asset 'weight_gramm': choose among " in str(failed.step_failure_data.error)
+
+
 def test_only_caches_that_nobody_asks_for_are_expendable(small: World) -> None:
     assert small.materialize("checkpoints", "probe_activations").ok
     root, probes = small.root, small.data / "probe_activations"

@@ -16,6 +16,7 @@ class BackfillConfig(dg.Config):
     """What a backfill may spend."""
 
     gpu_hours: float = Field(default=8.0, gt=0, description="hours of steps that want the accelerator, in all")
+    assets: list[str] = Field(default=[], description="only these, such as pairwise_features; empty: all")
 
 
 @dg.op(tags=ACCELERATOR["op_tags"], pool=ACCELERATOR["pool"])
@@ -37,6 +38,7 @@ def backfill_what_is_missing(
         data_root=data.root.root,
         workers=compute.workers,
         device=compute.device,
+        assets=config.assets or None,
         budget=budget,
         progress=logged(context),
         instance=context.instance,
