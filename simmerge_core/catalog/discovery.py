@@ -124,9 +124,19 @@ def _entry(folder: Path, discovery: Discovery) -> CheckpointEntry:
         ) from error
     except OSError as error:  # a file is renamed while it arrives
         raise CheckpointError(f"Checkpoint {id!r}: {folder} is changing ({error.strerror}): wait for it.") from error
+    except SimMergeError:
+        raise
+    except Exception as error:  # files of others: whatever they bring about keeps none of the other folders out
+        raise CheckpointError(
+            f"Checkpoint {id!r}: {folder} cannot be used ({_reason(error)}): save it again."
+        ) from error
     if problem is not None:
         raise CheckpointError(problem)
     return CheckpointEntry(id=id, path=folder, domain=domain)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -161,8 +171,8 @@ def _domain(folder: Path, discovery: Discovery) -> str:
         return _Card.model_validate(yaml.safe_load(card.read_text(encoding="utf-8"))).domain
     except ValidationError as error:
         what = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-    except (OSError, yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        what = " ".join(str(error).split())
+    except Exception as error:  # PyYAML lets through whatever its converters of numbers, dates and truth values raise
+        what = _reason(error)
     raise CheckpointError(
         f"Checkpoint {folder.name!r}: {card} cannot be used ({what}): write `domain: <task>` into it, nothing else."
     )

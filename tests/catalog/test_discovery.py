@@ -31,8 +31,8 @@ merge_requests: {requests}
 """
 
 
-def weights(value: float) -> bytes:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+def weights(value: float, name: str = "w") -> bytes:
+    header = json.dumps({name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     return struct.pack("<Q", len(header)) + header + struct.pack("<2f", value, -value)
 
 
@@ -125,6 +125,8 @@ def test_shards_that_the_index_names_are_waited_for(home: Path) -> None:
         ("fine", "[math", "cannot be used"),
         ("fine", "math\npath: /etc", "cannot be used"),
         ("fine", None, "has no domain"),
+        ("fine", '!!int ""', "cannot be used (IndexError"),
+        ("fine", "!!bool x", "cannot be used (KeyError"),
     ],
 )
 def test_what_cannot_be_an_entry_is_named_and_keeps_nobody_out(
@@ -136,6 +138,15 @@ def test_what_cannot_be_an_entry_is_named_and_keeps_nobody_out(
     assert catalog.checkpoint_ids == ("zeta", "whole")
     assert said in left_out(catalog)[name]
     assert name in left_out(catalog)[name]
+
+
+def test_whatever_a_folder_brings_about_keeps_nobody_out(home: Path) -> None:
+    folder = checkpoint(home / "drop" / "deep")
+    (folder / "model.safetensors").write_bytes(weights(1.0, f"model.layers.{'9' * 5000}.w"))  # no int of so many digits
+    checkpoint(home / "drop" / "whole")
+    catalog = load(home)
+    assert catalog.checkpoint_ids == ("zeta", "whole")
+    assert left_out(catalog)["deep"].startswith(f"Checkpoint 'deep': {folder} cannot be used (ValueError: ")
 
 
 def test_a_domain_for_the_folder_holds_where_a_checkpoint_says_none(home: Path) -> None:
