@@ -52,13 +52,13 @@ def with_discovered(catalog: Catalog) -> Catalog:
     if not catalog.discover:
         return catalog
     declared = (catalog.base, *catalog.checkpoints)
-    places = {entry.path.resolve() for entry in declared if entry.path is not None}
+    places = {os.path.realpath(entry.path) for entry in declared if entry.path is not None}
     taken = {entry.id.casefold(): str(entry.path or entry.hub) for entry in declared}
     found: dict[str, _Found] = {}
     left_out = []
     for discovery in catalog.discover:
         for folder in _sub_folders(catalog, discovery):
-            if folder.resolve() in places:
+            if os.path.realpath(folder) in places:
                 continue  # declared by hand, with what is said there
             try:
                 entry = _entry(folder, discovery)
