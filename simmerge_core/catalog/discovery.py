@@ -36,8 +36,9 @@ class _Found:
 def with_discovered(catalog: Catalog) -> Catalog:
     """The catalog with every whole checkpoint of its `discover` folders, sorted by id after the declared ones.
 
-    Which order they arrived in does not matter, nor when the catalog is read. A folder that is not whole (yet), or
-    cannot be an entry, is left out with a sentence in `Catalog.left_out` and keeps none of the others out.
+    Which order they arrived in does not matter, nor when the catalog is read, unless two have one id (letter case
+    aside): the first keeps it. A folder that is not whole (yet), or cannot be an entry, is left out with a sentence in
+    `Catalog.left_out` and keeps none of the others out.
 
     Parameters
     ----------
@@ -53,29 +54,56 @@ def with_discovered(catalog: Catalog) -> Catalog:
         return catalog
     declared = (catalog.base, *catalog.checkpoints)
     places = {os.path.realpath(entry.path) for entry in declared if entry.path is not None}
-    taken = {entry.id.casefold(): str(entry.path or entry.hub) for entry in declared}
-    found: dict[str, _Found] = {}
-    left_out = []
+    looked_at: list[tuple[Path, _Found | str]] = []
     for discovery in catalog.discover:
         for folder in _sub_folders(catalog, discovery):
             if os.path.realpath(folder) in places:
                 continue  # declared by hand, with what is said there
             try:
-                entry = _entry(folder, discovery)
-                if entry.id.casefold() in taken:
-                    raise CatalogError(
-                        f"checkpoint id {entry.id!r} is used for {taken[entry.id.casefold()]} already: rename it."
-                    )
+                looked_at.append((folder, _Found(_entry(folder, discovery), discovery.quiet_seconds)))
             except SimMergeError as error:
-                left_out.append(LeftOut(folder.name, folder, str(error)))
-                continue
-            taken[entry.id.casefold()] = str(folder)
-            found[entry.id] = _Found(entry, discovery.quiet_seconds)
-    entries = tuple(found[id].entry for id in sorted(found))
+                looked_at.append((folder, str(error)))
+    holders = _holders([(folder, found.entry.id) for folder, found in looked_at if isinstance(found, _Found)])
+    holders |= {entry.id.casefold(): str(entry.path or entry.hub) for entry in declared}
+    taken: dict[str, _Found] = {}
+    left_out = []
+    for folder, found in looked_at:
+        if isinstance(found, str):
+            left_out.append(LeftOut(folder.name, folder, found))
+        elif (holder := holders[found.entry.id.casefold()]) != str(folder):
+            why = f"{folder}: checkpoint id {folder.name!r} is used for {holder} already: rename the folder."
+            left_out.append(LeftOut(folder.name, folder, why))
+        else:
+            taken[found.entry.id] = found
+    entries = tuple(taken[id].entry for id in sorted(taken))
     whole = catalog.model_copy(update={"checkpoints": (*catalog.checkpoints, *entries)})
-    whole._discovered = {id: found[id].quiet for id in sorted(found)}
+    whole._discovered = {id: taken[id].quiet for id in sorted(taken)}
     whole._left_out = tuple(left_out)
     return whole
+
+
+def _holders(found: list[tuple[Path, str]]) -> dict[str, str]:
+    """The folder that has each id, letter case aside: of several the one that was there first.
+
+    An id that has results must not pass to whatever lands later under a name that happens to sort before it.
+    """
+    folders: dict[str, list[Path]] = {}
+    for folder, id in found:
+        folders.setdefault(id.casefold(), []).append(folder)
+    return {
+        id: str(min(same, key=lambda folder: (_first_change(folder), str(folder))) if len(same) > 1 else same[0])
+        for id, same in folders.items()
+    }
+
+
+def _first_change(folder: Path) -> float:
+    """Status change time of the file that has been in a folder longest, in ns (not that of its original)."""
+    times = [float("inf")]
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                times.append(path.lstat().st_ctime_ns)
+    return min(times)
 
 
 def last_change(folder: Path) -> float:

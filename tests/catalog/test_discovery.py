@@ -169,12 +169,34 @@ def test_a_checkpoint_that_is_declared_too_is_what_the_declaration_says(home: Pa
     assert catalog.left_out == ()
 
 
-def test_a_name_in_two_folders_is_that_of_the_first_folder(home: Path) -> None:
-    checkpoint(home / "later" / "twin")
-    checkpoint(home / "drop" / "twin")
-    catalog = load(home, "[{folder: drop}, {folder: later}]")
-    assert catalog.checkpoint("twin").path == home / "drop" / "twin"
-    assert "twin" in left_out(catalog)
+def later(home: Path) -> None:
+    """Return when the file system's clock has moved on."""
+    clock = home / "clock"
+    clock.touch()
+    before = clock.stat().st_ctime_ns
+    while clock.stat().st_ctime_ns == before:
+        clock.touch()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("late/x-01", "early/x-01"), ("late/x-01", "late/X-01"), ("early/x-01", "late/X-01")]
+)
+def test_an_id_stays_with_the_folder_that_was_there_first(home: Path, first: str, second: str) -> None:
+    (home / "early").mkdir()
+    (home / "late").mkdir()
+    discover = "[{folder: early}, {folder: late}]"
+    checkpoint(home / first)
+    assert load(home, discover).checkpoint("x-01").path == home / first
+    later(home)
+    checkpoint(home / second)
+    catalog = load(home, discover)
+    assert catalog.checkpoint_ids == ("zeta", "x-01")
+    assert catalog.checkpoint("x-01").path == home / first
+    (left,) = catalog.left_out
+    assert left.folder == home / second
+    assert f"is used for {home / first} already" in left.why
+    shutil.rmtree(home / first)
+    assert load(home, discover).checkpoint(Path(second).name).path == home / second
 
 
 def test_a_folder_that_is_not_there_does_not_look_empty(home: Path) -> None:
