@@ -60,9 +60,13 @@ def with_discovered(catalog: Catalog) -> Catalog:
             if os.path.realpath(folder) in places:
                 continue  # declared by hand, with what is said there
             try:
-                looked_at.append((folder, _Found(_entry(folder, discovery), discovery.quiet_seconds)))
+                entry = _entry(folder, discovery)
             except SimMergeError as error:
                 looked_at.append((folder, str(error)))
+                continue
+            # What is dropped is labelled at once, which is spent in vain where no task is its own.
+            problem = catalog.domain_problem(entry)
+            looked_at.append((folder, problem or _Found(entry, discovery.quiet_seconds)))
     holders = _holders([(folder, found.entry.id) for folder, found in looked_at if isinstance(found, _Found)])
     holders |= {entry.id.casefold(): str(entry.path or entry.hub) for entry in declared}
     taken: dict[str, _Found] = {}

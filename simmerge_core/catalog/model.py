@@ -389,6 +389,13 @@ class Catalog(_Entry):
                 return task
         raise _unknown(self, "task", id, self.task_ids)
 
+    def domain_problem(self, entry: CheckpointEntry) -> str | None:
+        """Why a checkpoint has nothing to be an expert in, in one sentence; None where its domain is a task."""
+        if entry.domain in self.task_ids:
+            return None
+        known = ", ".join(self.task_ids)
+        return f"Checkpoint {entry.id!r} has domain {entry.domain!r}, which is no task: known are {known}."
+
     def merge_request(self, id: str) -> MergeRequest:
         """The merge request of this id; raises CatalogError naming those that exist."""
         for request in self.merge_requests:

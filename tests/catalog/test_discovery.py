@@ -24,9 +24,9 @@ checkpoints:
   - {{id: zeta, path: elsewhere/zeta, domain: math}}
 discover: {discover}
 tasks:
-  - id: math
-    probes: probe.jsonl
-    benchmarks: [{{name: some_math, metrics: ["acc,none"]}}]
+  - {{id: math, probes: probe.jsonl, benchmarks: [{{name: some_math, metrics: ["acc,none"]}}]}}
+  - {{id: code, probes: probe.jsonl, benchmarks: [{{name: some_code, metrics: ["acc,none"]}}]}}
+  - {{id: rag, probes: probe.jsonl, benchmarks: [{{name: some_rag, metrics: ["acc,none"]}}]}}
 merge_requests: {requests}
 """
 
@@ -125,6 +125,8 @@ def test_shards_that_the_index_names_are_waited_for(home: Path) -> None:
         ("fine", "[math", "cannot be used"),
         ("fine", "math\npath: /etc", "cannot be used"),
         ("fine", None, "has no domain"),
+        ("fine", "chess", "has domain 'chess', which is no task: known are math, code, rag."),
+        ("fine", "base", "has domain 'base', which is no task"),
         ("fine", '!!int ""', "cannot be used (IndexError"),
         ("fine", "!!bool x", "cannot be used (KeyError"),
     ],
@@ -154,6 +156,7 @@ def test_a_domain_for_the_folder_holds_where_a_checkpoint_says_none(home: Path) 
     checkpoint(home / "drop" / "own", domain="code")
     domains = load(home, "[{folder: drop, domain: rag}]").domains
     assert (domains["plain"], domains["own"]) == ("rag", "code")
+    assert set(left_out(load(home, "[{folder: drop, domain: chess}]"))) == {"plain"}
 
 
 def test_files_and_what_begins_with_a_dot_are_no_checkpoints(home: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_folder_that_may_still_be_copied_into_is_left_for_another_time(small: 
     named = {"id": "named", "task": "math", "k": 2, "checkpoints": ["code-01", "math-01"]}
 
     def arrivals(quiet_seconds: float) -> None:
-        discover = [{"folder": "arrivals", "domain": "code", "quiet_seconds": quiet_seconds}]
+        discover = [{"folder": "arrivals", "domain": "math", "quiet_seconds": quiet_seconds}]
         small.declare(checkpoints=entries[:-1], discover=discover, merge_requests=[named])
 
     arrivals(3600)
