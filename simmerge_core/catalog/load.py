@@ -32,6 +32,7 @@ def load_catalog(path: str | Path, *, text: str | None = None) -> Catalog:
         Naming file, line and entry, what is wrong and what to do.
     """
     path = Path(path).expanduser().absolute()
+    text = read_text(path) if text is None else text
     try:
         return _load(path, text)
     except CatalogError:
@@ -41,18 +42,27 @@ def load_catalog(path: str | Path, *, text: str | None = None) -> Catalog:
         raise CatalogError(f"Catalog {path} cannot be used ({what}): correct it.") from error
 
 
-def _load(path: Path, text: str | None) -> Catalog:
-    if text is None and not path.is_file():
+def read_text(path: Path) -> str:
+    """The content of a catalog file; raises CatalogError."""
+    if path.is_dir():
+        raise CatalogError(f"The catalog {path} is a folder: name the catalog file in it.")
+    if not path.is_file():
         raise CatalogError(
             f"There is no catalog file {path}: create it, or run `simmerge demo` to train the demo catalog."
         )
     try:
-        text = path.read_text(encoding="utf-8") if text is None else text
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise CatalogError(f"Catalog {path} cannot be read ({error.strerror}): correct its permissions.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no UTF-8; nesting without end exhausts the stack
+    except ValueError as error:
+        raise CatalogError(f"Catalog {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+
+
+def _load(path: Path, text: str) -> Catalog:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # nesting without end exhausts the stack
         raise CatalogError(f"Catalog {path} is not valid YAML: {' '.join(str(error).split())}.") from error
     repeated = _repeated_key(root)
     if repeated is not None:

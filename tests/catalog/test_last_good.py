@@ -89,3 +89,17 @@ def test_even_what_nobody_thought_of_is_said_in_a_sentence(file: Path, monkeypat
     assert kept == good
     assert wrong is not None
     assert "cannot be used (OSError: [Errno 5] Input/output error)" in wrong
+
+
+def test_what_is_saved_while_the_file_is_read_is_not_kept_as_good(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(catalog: Catalog) -> Catalog:
+        file.write_text("nonsense")
+        return catalog
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("simmerge_core.catalog.load.with_discovered", save)
+        good, wrong = load_or_last_good(file)
+    assert wrong is None
+    kept, wrong = load_or_last_good(file)
+    assert kept == good
+    assert wrong is not None

@@ -147,6 +147,11 @@ def test_a_missing_catalog_says_how_to_get_one(tmp_path: Path) -> None:
         load_catalog(tmp_path / "none.yaml")
 
 
+def test_a_folder_in_place_of_the_catalog_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="is a folder: name the catalog file"):
+        load_catalog(tmp_path)
+
+
 def test_unknown_names_list_the_known_ones(folder: Path) -> None:
     catalog = _load(folder, GOOD)
     with pytest.raises(CatalogError, match="declares base, math-01, code-01"):
