@@ -196,6 +196,7 @@ class LabelDesign(_Entry):
     retrain_after: float = Field(
         default=0.05,
         ge=0,
+        le=1000,
         allow_inf_nan=False,
         description="labels that must be new before the automation trains the selectors again, as a share of those "
         "they were trained on",

@@ -92,6 +92,7 @@ def test_weights_of_a_request(folder: Path) -> None:
         ("task: math, k: 2", "task: math, weights: [1], k: 2", 12, "one per entry of tasks"),
         ("merge_requests:", "version: 1\nmerge_requests:", 11, "'version' occurs a second time"),
         ("merge_requests:", 'discover: [{folder: "a\\0b"}]\nmerge_requests:', 11, "no file name can"),
+        ("merge_requests:", "labels: {retrain_after: 1.0e+308}\nmerge_requests:", 11, "less than or equal to 1000"),
         ("path: checkpoints/math-01", 'path: "a\\0b"', 4, "no file name can"),
         ("path: checkpoints/math-01", 'path: "a\\ud800"', 4, "no file name can"),
         ("path: checkpoints/math-01", "path: ~nobody-of-this-name/x", 4, "home of an unknown user"),

@@ -127,6 +127,14 @@ def test_a_data_root_that_cannot_be_used_fails_the_step_and_not_the_tick(
     assert retraining._enough(world.catalog)
 
 
+@pytest.mark.parametrize("content", ["", '["a', "7", "[[]]"])
+def test_a_damaged_list_of_labels_counts_as_never_trained(world: Standins, content: str) -> None:
+    keep_trained_on(world.root, ["a"])
+    assert label_news(world.catalog, world.root, ["a"]).known == 1
+    (world.root.root / "selector" / "labels.json").write_text(content)
+    assert label_news(world.catalog, world.root, ["a"]) == LabelNews(1, None, 1, 1)
+
+
 def test_whatever_is_wrong_with_the_catalog_does_not_take_the_tick_down(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(resource: CatalogResource) -> None:
         raise IndexError("string index out of range")
