@@ -128,6 +128,16 @@ def test_other_content_under_the_same_id_is_refused_with_both_fingerprints(small
     assert state(small) == kept
 
 
+@pytest.mark.parametrize("asset", SIGNALS[1:3])
+def test_other_content_under_the_same_id_is_not_computed_with(small: World, asset: str) -> None:
+    assert small.materialize("checkpoints").ok
+    folder = small.catalog_path.parent / "checkpoints"
+    (folder / "math-01" / "model.safetensors").write_bytes((folder / "math-02" / "model.safetensors").read_bytes())
+    failed = small.materialize(asset).failed
+    assert [key for key in failed if "math-01" in key] == list(failed) != []
+    assert all("has other content than before" in told for told in failed.values())
+
+
 def test_features_are_computed_though_inner_products_of_a_pair_are_missing(small: World) -> None:
     assert small.materialize(*SIGNALS[:-1]).ok
     full = small.root.scan(WEIGHT_GRAM).collect()
