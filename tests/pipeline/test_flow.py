@@ -135,7 +135,7 @@ def test_what_arrived_while_a_checkpoint_was_away_is_paired_and_labelled_when_it
     world = flow.world
     world.declare(labels={"expert_auxiliary": 1.0})
     flow.settle()
-    kept = drop(world, "code-09", like="code-01")
+    kept = drop(world, "code-09", like="math-02")
     flow.settle()
     kept.rename(kept.with_name(".code-09"))
     drop(world, "math-09", like="math-01")
