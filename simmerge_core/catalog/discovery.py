@@ -154,8 +154,13 @@ def _entry(folder: Path, discovery: Discovery) -> CheckpointEntry:
         raise CheckpointError(
             f"Checkpoint {id!r}: {error.filename or folder} cannot be read ({error.strerror}): correct its permissions."
         ) from error
-    except OSError as error:  # a file is renamed while it arrives
-        raise CheckpointError(f"Checkpoint {id!r}: {folder} is changing ({error.strerror}): wait for it.") from error
+    except OSError as error:
+        # A file may be renamed while it arrives; a link to nowhere, or a name too long, stays what it is.
+        where = error.filename or folder
+        raise CheckpointError(
+            f"Checkpoint {id!r}: {where} cannot be read ({error.strerror}): wait if it is being copied, else copy it "
+            "again or remove it."
+        ) from error
     except SimMergeError:
         raise
     except Exception as error:  # files of others: whatever they bring about keeps none of the other folders out
@@ -223,6 +228,8 @@ def _problem(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str | Non
     if not found:
         return f"Checkpoint {folder.name!r}: {folder} has no tokenizer: copy it there, too."
     for name in found:
+        if (folder / name).is_dir():
+            return f"Checkpoint {folder.name!r}: {name} is a folder: copy the file of that name in its place."
         if name.endswith(".json") and not _ends_as_json(folder / name):
             return f"Checkpoint {folder.name!r}: {name} is truncated: copy it again."
     return None

@@ -113,6 +113,17 @@ def test_shards_that_the_index_names_are_waited_for(home: Path) -> None:
     assert "big-01" in load(home).checkpoint_ids
 
 
+def test_what_waiting_does_not_help_is_named(home: Path) -> None:
+    folder = checkpoint(home / "drop" / "odd-01")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").mkdir()
+    assert "'odd-01': tokenizer.json is a folder: copy the file" in left_out(load(home))["odd-01"]
+    shard = f"{'x' * 300}.safetensors"
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
+    assert f"{folder / shard} cannot be read (File name too long)" in left_out(load(home))["odd-01"]
+
+
 @pytest.mark.parametrize(
     ("name", "domain", "said"),
     [
@@ -244,7 +255,8 @@ def test_what_an_editor_leaves_for_a_moment_does_not_take_a_checkpoint_out(
     assert last_change(folder) > 0
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").symlink_to("nowhere")
-    assert "is changing" in left_out(load(home))["math-01"]
+    said = left_out(load(home))["math-01"]
+    assert f"{folder / 'model.safetensors'} cannot be read (No such file or directory): wait if it is being" in said
 
 
 def test_a_request_may_name_a_checkpoint_that_comes_later(home: Path) -> None:
