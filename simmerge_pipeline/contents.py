@@ -92,13 +92,13 @@ def changed_since(
     Only what was touched after its manifest was written is hashed. A folder that cannot be opened is not judged here:
     whoever reads its weights says what is wrong.
     """
-    found = {}
+    files = files_below(root.root / CHECKPOINTS.name, pattern="part.parquet")
+    found, written = {}, {str(file.path): file.seconds for file in files}
     for checkpoint in sorted({*checkpoints} & prints.keys()):
         with contextlib.suppress(CheckpointError, OSError):
             path = resolve(catalog.checkpoint(checkpoint))
-            written = [file.seconds for file in files_below(root.folder(CHECKPOINTS.name, checkpoint=checkpoint))]
             touched = max(file.stat().st_ctime for file in (path, *path.iterdir()))
-            if touched < min(written, default=0.0):
+            if touched < written.get(str(root.path(CHECKPOINTS, checkpoint=checkpoint)), 0.0):
                 continue
             now = _hashed(path, touched)
             if now != prints[checkpoint]:
