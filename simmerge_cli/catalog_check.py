@@ -46,13 +46,8 @@ def findings(
         yield found
         for entry in catalog.checkpoints:
             found = _checkpoint("checkpoint", entry, base, allow_hub=allow_hub)[1]
-            if found.problem is None and entry.domain not in catalog.task_ids:
-                known = ", ".join(catalog.task_ids)
-                found = Finding(
-                    found.kind,
-                    found.id,
-                    f"Checkpoint {entry.id!r} has domain {entry.domain!r}, which is no task: known are {known}.",
-                )
+            if found.problem is None and (problem := catalog.domain_problem(entry)) is not None:
+                found = Finding(found.kind, found.id, problem)
             yield found
         for left in catalog.left_out:
             yield Finding("checkpoint", left.name, left.why)

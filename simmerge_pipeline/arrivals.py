@@ -41,6 +41,9 @@ def catalog_of_tick(when: datetime) -> Catalog | None:
         return CatalogResource.from_environment().load()
     except SimMergeError:
         return None
+    except Exception:  # a condition that raises takes the whole tick down, and with it every other asset's
+        dg.get_dagster_logger("simmerge").exception("The catalog cannot be read at this tick.")
+        return None
 
 
 _ASKABLE: dict[tuple[datetime, dg.AssetKey], set[str]] = {}

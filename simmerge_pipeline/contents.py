@@ -6,12 +6,14 @@ import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from simmerge_core.catalog import Catalog
 from simmerge_core.checkpoints import CheckpointFolder, open_checkpoint, resolve
+from simmerge_core.checkpoints import fingerprint as content_hash
 from simmerge_core.errors import CheckpointError, ProbeError, TableError
 from simmerge_core.probes import cached, is_cached, probe_key, read_prompts
 from simmerge_core.storage import files_below, kept_listings
@@ -72,6 +74,47 @@ def fingerprint_of(prints: Mapping[str, str], checkpoint: str) -> str:
             f"Checkpoint {checkpoint!r} has no manifest: materialize its partition of `checkpoints`, or repair it."
         )
     return prints[checkpoint]
+
+
+def other_content(checkpoint: str, now: str, before: str) -> CheckpointError:
+    """What to raise where a folder holds other weights than its manifest says."""
+    return CheckpointError(
+        f"Checkpoint {checkpoint!r} has other content than before (fingerprint {now[:12]}, was {before[:12]}), but a "
+        "checkpoint is immutable: give it a new id, or materialize with replace."
+    )
+
+
+def changed_since(
+    root: DataRoot, catalog: Catalog, prints: Mapping[str, str], checkpoints: Iterable[str]
+) -> dict[str, CheckpointError]:
+    """Those of `checkpoints` whose folder holds other content than their manifest says, with what to raise.
+
+    Only what was touched after its manifest was written is hashed. A folder that cannot be opened is not judged here:
+    whoever reads its weights says what is wrong.
+    """
+    files = files_below(root.root / CHECKPOINTS.name, pattern="part.parquet")
+    found, written = {}, {str(file.path): file.seconds for file in files}
+    for checkpoint in sorted({*checkpoints} & prints.keys()):
+        with contextlib.suppress(CheckpointError, OSError):
+            path = resolve(catalog.checkpoint(checkpoint))
+            touched = max(file.stat().st_ctime for file in (path, *path.iterdir()))
+            if touched < written.get(str(root.path(CHECKPOINTS, checkpoint=checkpoint)), 0.0):
+                continue
+            now = _hashed(path, touched)
+            if now != prints[checkpoint]:
+                found[checkpoint] = other_content(checkpoint, now, prints[checkpoint])
+    return found
+
+
+def require_content(root: DataRoot, catalog: Catalog, prints: Mapping[str, str], checkpoint: str) -> None:
+    """Raise CheckpointError where a folder holds other content than its manifest says, before its weights are used."""
+    for error in changed_since(root, catalog, prints, [checkpoint]).values():
+        raise error
+
+
+@functools.lru_cache(maxsize=4096)
+def _hashed(path: Path, touched: float) -> str:
+    return content_hash(open_checkpoint(path))
 
 
 def task_probe_key(catalog: Catalog, task: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from simmerge_core.catalog import Catalog, load_catalog
 from simmerge_core.catalog.last_good import load_or_last_good
+from simmerge_core.errors import SimMergeError
 from simmerge_core.storage import located
 from simmerge_core.tables import DataRoot
 
@@ -86,10 +87,11 @@ class ComputeResource(dg.ConfigurableResource):
 
     @classmethod
     def from_environment(cls) -> ComputeResource:
-        """Device and workers from SIMMERGE_DEVICE and SIMMERGE_WORKERS."""
-        return cls(
-            device=os.environ.get("SIMMERGE_DEVICE") or "cpu", workers=int(os.environ.get("SIMMERGE_WORKERS") or 0)
-        )
+        """Device and workers from SIMMERGE_DEVICE and SIMMERGE_WORKERS; raises SimMergeError if these are no number."""
+        workers = os.environ.get("SIMMERGE_WORKERS") or "0"
+        if not (workers.isascii() and workers.isdigit()):
+            raise SimMergeError(f"SIMMERGE_WORKERS is {workers!r}, which is no number of processes: set 0 or more.")
+        return cls(device=os.environ.get("SIMMERGE_DEVICE") or "cpu", workers=int(workers))
 
     @property
     def processes(self) -> int:

@@ -79,9 +79,12 @@ def keep_trained_on(root: DataRoot, keys: list[str]) -> None:
 def label_news(catalog: Catalog, root: DataRoot, now: list[str]) -> LabelNews:
     """Compare the labels that are there with those of the last training."""
     file = root.root / "selector" / _TRAINED_ON
-    if not file.is_file():
+    try:
+        known = set(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    except (ValueError, TypeError):  # damaged: a training writes it anew
+        known = None
+    if known is None:
         return LabelNews(len(now), None, len(now), 1)
-    known = set(json.loads(file.read_text(encoding="utf-8")))
     needed = max(1, math.ceil(catalog.labels.retrain_after * len(known)))
     return LabelNews(len(now), len(known), len(set(now) - known), needed)
 

@@ -36,8 +36,9 @@ class _Found:
 def with_discovered(catalog: Catalog) -> Catalog:
     """The catalog with every whole checkpoint of its `discover` folders, sorted by id after the declared ones.
 
-    Which order they arrived in does not matter, nor when the catalog is read. A folder that is not whole (yet), or
-    cannot be an entry, is left out with a sentence in `Catalog.left_out` and keeps none of the others out.
+    Which order they arrived in does not matter, nor when the catalog is read, unless two have one id (letter case
+    aside): the first keeps it. A folder that is not whole (yet), or cannot be an entry, is left out with a sentence in
+    `Catalog.left_out` and keeps none of the others out.
 
     Parameters
     ----------
@@ -52,30 +53,61 @@ def with_discovered(catalog: Catalog) -> Catalog:
     if not catalog.discover:
         return catalog
     declared = (catalog.base, *catalog.checkpoints)
-    places = {entry.path.resolve() for entry in declared if entry.path is not None}
-    taken = {entry.id.casefold(): str(entry.path or entry.hub) for entry in declared}
-    found: dict[str, _Found] = {}
-    left_out = []
+    places = {os.path.realpath(entry.path) for entry in declared if entry.path is not None}
+    looked_at: list[tuple[Path, _Found | str]] = []
     for discovery in catalog.discover:
         for folder in _sub_folders(catalog, discovery):
-            if folder.resolve() in places:
+            if os.path.realpath(folder) in places:
                 continue  # declared by hand, with what is said there
             try:
                 entry = _entry(folder, discovery)
-                if entry.id.casefold() in taken:
-                    raise CatalogError(
-                        f"checkpoint id {entry.id!r} is used for {taken[entry.id.casefold()]} already: rename it."
-                    )
             except SimMergeError as error:
-                left_out.append(LeftOut(folder.name, folder, str(error)))
+                looked_at.append((folder, str(error)))
                 continue
-            taken[entry.id.casefold()] = str(folder)
-            found[entry.id] = _Found(entry, discovery.quiet_seconds)
-    entries = tuple(found[id].entry for id in sorted(found))
+            # What is dropped is labelled at once, which is spent in vain where no task is its own.
+            problem = catalog.domain_problem(entry)
+            looked_at.append((folder, problem or _Found(entry, discovery.quiet_seconds)))
+    holders = _holders([(folder, found.entry.id) for folder, found in looked_at if isinstance(found, _Found)])
+    holders |= {entry.id.casefold(): str(entry.path or entry.hub) for entry in declared}
+    taken: dict[str, _Found] = {}
+    left_out = []
+    for folder, found in looked_at:
+        if isinstance(found, str):
+            left_out.append(LeftOut(folder.name, folder, found))
+        elif (holder := holders[found.entry.id.casefold()]) != str(folder):
+            why = f"{folder}: checkpoint id {folder.name!r} is used for {holder} already: rename the folder."
+            left_out.append(LeftOut(folder.name, folder, why))
+        else:
+            taken[found.entry.id] = found
+    entries = tuple(taken[id].entry for id in sorted(taken))
     whole = catalog.model_copy(update={"checkpoints": (*catalog.checkpoints, *entries)})
-    whole._discovered = {id: found[id].quiet for id in sorted(found)}
+    whole._discovered = {id: taken[id].quiet for id in sorted(taken)}
     whole._left_out = tuple(left_out)
     return whole
+
+
+def _holders(found: list[tuple[Path, str]]) -> dict[str, str]:
+    """The folder that has each id, letter case aside: of several the one that was there first.
+
+    An id that has results must not pass to whatever lands later under a name that happens to sort before it.
+    """
+    folders: dict[str, list[Path]] = {}
+    for folder, id in found:
+        folders.setdefault(id.casefold(), []).append(folder)
+    return {
+        id: str(min(same, key=lambda folder: (_first_change(folder), str(folder))) if len(same) > 1 else same[0])
+        for id, same in folders.items()
+    }
+
+
+def _first_change(folder: Path) -> float:
+    """Status change time of the file that has been in a folder longest, in ns (not that of its original)."""
+    times = [float("inf")]
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                times.append(path.lstat().st_ctime_ns)
+    return min(times)
 
 
 def last_change(folder: Path) -> float:
@@ -122,11 +154,26 @@ def _entry(folder: Path, discovery: Discovery) -> CheckpointEntry:
         raise CheckpointError(
             f"Checkpoint {id!r}: {error.filename or folder} cannot be read ({error.strerror}): correct its permissions."
         ) from error
-    except OSError as error:  # a file is renamed while it arrives
-        raise CheckpointError(f"Checkpoint {id!r}: {folder} is changing ({error.strerror}): wait for it.") from error
+    except OSError as error:
+        # A file may be renamed while it arrives; a link to nowhere, or a name too long, stays what it is.
+        where = error.filename or folder
+        raise CheckpointError(
+            f"Checkpoint {id!r}: {where} cannot be read ({error.strerror}): wait if it is being copied, else copy it "
+            "again or remove it."
+        ) from error
+    except SimMergeError:
+        raise
+    except Exception as error:  # files of others: whatever they bring about keeps none of the other folders out
+        raise CheckpointError(
+            f"Checkpoint {id!r}: {folder} cannot be used ({_reason(error)}): save it again."
+        ) from error
     if problem is not None:
         raise CheckpointError(problem)
     return CheckpointEntry(id=id, path=folder, domain=domain)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -161,8 +208,8 @@ def _domain(folder: Path, discovery: Discovery) -> str:
         return _Card.model_validate(yaml.safe_load(card.read_text(encoding="utf-8"))).domain
     except ValidationError as error:
         what = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-    except (OSError, yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        what = " ".join(str(error).split())
+    except Exception as error:  # PyYAML lets through whatever its converters of numbers, dates and truth values raise
+        what = _reason(error)
     raise CheckpointError(
         f"Checkpoint {folder.name!r}: {card} cannot be used ({what}): write `domain: <task>` into it, nothing else."
     )
@@ -181,6 +228,8 @@ def _problem(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str | Non
     if not found:
         return f"Checkpoint {folder.name!r}: {folder} has no tokenizer: copy it there, too."
     for name in found:
+        if (folder / name).is_dir():
+            return f"Checkpoint {folder.name!r}: {name} is a folder: copy the file of that name in its place."
         if name.endswith(".json") and not _ends_as_json(folder / name):
             return f"Checkpoint {folder.name!r}: {name} is truncated: copy it again."
     return None

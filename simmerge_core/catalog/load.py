@@ -32,18 +32,37 @@ def load_catalog(path: str | Path, *, text: str | None = None) -> Catalog:
         Naming file, line and entry, what is wrong and what to do.
     """
     path = Path(path).expanduser().absolute()
-    if text is None and not path.is_file():
+    text = read_text(path) if text is None else text
+    try:
+        return _load(path, text)
+    except CatalogError:
+        raise
+    except Exception as error:  # by whatever it cannot be used, the last good one is to stay in force
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CatalogError(f"Catalog {path} cannot be used ({what}): correct it.") from error
+
+
+def read_text(path: Path) -> str:
+    """The content of a catalog file; raises CatalogError."""
+    if path.is_dir():
+        raise CatalogError(f"The catalog {path} is a folder: name the catalog file in it.")
+    if not path.is_file():
         raise CatalogError(
             f"There is no catalog file {path}: create it, or run `simmerge demo` to train the demo catalog."
         )
     try:
-        text = path.read_text(encoding="utf-8") if text is None else text
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise CatalogError(f"Catalog {path} cannot be read ({error.strerror}): correct its permissions.") from error
-    # PyYAML lets through what its converters of numbers and dates raise; nesting without end exhausts the stack.
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
+    except ValueError as error:
+        raise CatalogError(f"Catalog {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+
+
+def _load(path: Path, text: str) -> Catalog:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # nesting without end exhausts the stack
         raise CatalogError(f"Catalog {path} is not valid YAML: {' '.join(str(error).split())}.") from error
     repeated = _repeated_key(root)
     if repeated is not None:
@@ -60,6 +79,21 @@ def load_catalog(path: str | Path, *, text: str | None = None) -> Catalog:
         raise CatalogError(_sentence(path, error, raw, line_of)) from error
     _check_references(path, catalog, line_of)
     return with_discovered(_with_absolute_paths(catalog, path))
+
+
+class _Loader(yaml.SafeLoader):
+    """Says where a value stands that is none of its kind; PyYAML lets through whatever its converters raise."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value!r} is no {kind}", node.start_mark
+            ) from error
 
 
 def _repeated_key(node: yaml.Node | None) -> yaml.ScalarNode | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,21 @@ def _slug(value: str) -> str:
 
 
 Id = Annotated[str, AfterValidator(_slug)]
+
+
+def _nameable(value: Path) -> Path:
+    try:
+        named = b"\0" not in os.fsencode(value.expanduser())
+    except RuntimeError as error:  # ~ of a user whom nobody knows
+        raise ValueError(f"path {str(value)!r} starts in the home of an unknown user: write it out") from error
+    except UnicodeEncodeError:
+        named = False
+    if not named:
+        raise ValueError(f"path {str(value)!r} holds a character that no file name can: remove it")
+    return value
+
+
+FilePath = Annotated[Path, AfterValidator(_nameable)]
 
 
 def _slice(text: str) -> str:
@@ -51,7 +67,7 @@ class CheckpointEntry(_Entry):
     """A checkpoint: a local folder, or a hub repository at a pinned revision."""
 
     id: Id
-    path: Path | None = None
+    path: FilePath | None = None
     hub: str | None = None
     revision: str | None = None
     domain: Id = "base"
@@ -85,7 +101,7 @@ class Benchmark(_Entry):
     """One lm-eval task with the exact metric keys that count."""
 
     name: str = Field(min_length=1)
-    include_path: Path | None = None
+    include_path: FilePath | None = None
     metrics: tuple[str, ...] = Field(min_length=1)
     item_sets: dict[str, Annotated[str, AfterValidator(_slice)]] = Field(
         default={"A": "0::2", "B": "1::2"}, min_length=1
@@ -109,7 +125,7 @@ class Task(_Entry):
     """A task: unlabeled probe prompts and the benchmarks whose unweighted mean is its score (§3.3)."""
 
     id: Id
-    probes: Path
+    probes: FilePath
     probe_settings: ProbeSettings = ProbeSettings()
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1)
 
@@ -131,7 +147,7 @@ class Task(_Entry):
 class Discovery(_Entry):
     """A folder whose sub-folders are checkpoints without being declared, as soon as they are whole."""
 
-    folder: Path
+    folder: FilePath
     domain: Id | None = Field(default=None, description="of those that have no simmerge.yaml of their own")
     quiet_seconds: float = Field(
         default=60.0,
@@ -180,6 +196,7 @@ class LabelDesign(_Entry):
     retrain_after: float = Field(
         default=0.05,
         ge=0,
+        le=1000,
         allow_inf_nan=False,
         description="labels that must be new before the automation trains the selectors again, as a share of those "
         "they were trained on",
@@ -372,6 +389,13 @@ class Catalog(_Entry):
             if task.id == id:
                 return task
         raise _unknown(self, "task", id, self.task_ids)
+
+    def domain_problem(self, entry: CheckpointEntry) -> str | None:
+        """Why a checkpoint has nothing to be an expert in, in one sentence; None where its domain is a task."""
+        if entry.domain in self.task_ids:
+            return None
+        known = ", ".join(self.task_ids)
+        return f"Checkpoint {entry.id!r} has domain {entry.domain!r}, which is no task: known are {known}."
 
     def merge_request(self, id: str) -> MergeRequest:
         """The merge request of this id; raises CatalogError naming those that exist."""

@@ -24,15 +24,15 @@ checkpoints:
   - {{id: zeta, path: elsewhere/zeta, domain: math}}
 discover: {discover}
 tasks:
-  - id: math
-    probes: probe.jsonl
-    benchmarks: [{{name: some_math, metrics: ["acc,none"]}}]
+  - {{id: math, probes: probe.jsonl, benchmarks: [{{name: some_math, metrics: ["acc,none"]}}]}}
+  - {{id: code, probes: probe.jsonl, benchmarks: [{{name: some_code, metrics: ["acc,none"]}}]}}
+  - {{id: rag, probes: probe.jsonl, benchmarks: [{{name: some_rag, metrics: ["acc,none"]}}]}}
 merge_requests: {requests}
 """
 
 
-def weights(value: float) -> bytes:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+def weights(value: float, name: str = "w") -> bytes:
+    header = json.dumps({name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     return struct.pack("<Q", len(header)) + header + struct.pack("<2f", value, -value)
 
 
@@ -113,6 +113,17 @@ def test_shards_that_the_index_names_are_waited_for(home: Path) -> None:
     assert "big-01" in load(home).checkpoint_ids
 
 
+def test_what_waiting_does_not_help_is_named(home: Path) -> None:
+    folder = checkpoint(home / "drop" / "odd-01")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").mkdir()
+    assert "'odd-01': tokenizer.json is a folder: copy the file" in left_out(load(home))["odd-01"]
+    shard = f"{'x' * 300}.safetensors"
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
+    assert f"{folder / shard} cannot be read (File name too long)" in left_out(load(home))["odd-01"]
+
+
 @pytest.mark.parametrize(
     ("name", "domain", "said"),
     [
@@ -125,6 +136,10 @@ def test_shards_that_the_index_names_are_waited_for(home: Path) -> None:
         ("fine", "[math", "cannot be used"),
         ("fine", "math\npath: /etc", "cannot be used"),
         ("fine", None, "has no domain"),
+        ("fine", "chess", "has domain 'chess', which is no task: known are math, code, rag."),
+        ("fine", "base", "has domain 'base', which is no task"),
+        ("fine", '!!int ""', "cannot be used (IndexError"),
+        ("fine", "!!bool x", "cannot be used (KeyError"),
     ],
 )
 def test_what_cannot_be_an_entry_is_named_and_keeps_nobody_out(
@@ -138,11 +153,21 @@ def test_what_cannot_be_an_entry_is_named_and_keeps_nobody_out(
     assert name in left_out(catalog)[name]
 
 
+def test_whatever_a_folder_brings_about_keeps_nobody_out(home: Path) -> None:
+    folder = checkpoint(home / "drop" / "deep")
+    (folder / "model.safetensors").write_bytes(weights(1.0, f"model.layers.{'9' * 5000}.w"))  # no int of so many digits
+    checkpoint(home / "drop" / "whole")
+    catalog = load(home)
+    assert catalog.checkpoint_ids == ("zeta", "whole")
+    assert left_out(catalog)["deep"].startswith(f"Checkpoint 'deep': {folder} cannot be used (ValueError: ")
+
+
 def test_a_domain_for_the_folder_holds_where_a_checkpoint_says_none(home: Path) -> None:
     checkpoint(home / "drop" / "plain", domain=None)
     checkpoint(home / "drop" / "own", domain="code")
     domains = load(home, "[{folder: drop, domain: rag}]").domains
     assert (domains["plain"], domains["own"]) == ("rag", "code")
+    assert set(left_out(load(home, "[{folder: drop, domain: chess}]"))) == {"plain"}
 
 
 def test_files_and_what_begins_with_a_dot_are_no_checkpoints(home: Path) -> None:
@@ -158,12 +183,34 @@ def test_a_checkpoint_that_is_declared_too_is_what_the_declaration_says(home: Pa
     assert catalog.left_out == ()
 
 
-def test_a_name_in_two_folders_is_that_of_the_first_folder(home: Path) -> None:
-    checkpoint(home / "later" / "twin")
-    checkpoint(home / "drop" / "twin")
-    catalog = load(home, "[{folder: drop}, {folder: later}]")
-    assert catalog.checkpoint("twin").path == home / "drop" / "twin"
-    assert "twin" in left_out(catalog)
+def later(home: Path) -> None:
+    """Return when the file system's clock has moved on."""
+    clock = home / "clock"
+    clock.touch()
+    before = clock.stat().st_ctime_ns
+    while clock.stat().st_ctime_ns == before:
+        clock.touch()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("late/x-01", "early/x-01"), ("late/x-01", "late/X-01"), ("early/x-01", "late/X-01")]
+)
+def test_an_id_stays_with_the_folder_that_was_there_first(home: Path, first: str, second: str) -> None:
+    (home / "early").mkdir()
+    (home / "late").mkdir()
+    discover = "[{folder: early}, {folder: late}]"
+    checkpoint(home / first)
+    assert load(home, discover).checkpoint("x-01").path == home / first
+    later(home)
+    checkpoint(home / second)
+    catalog = load(home, discover)
+    assert catalog.checkpoint_ids == ("zeta", "x-01")
+    assert catalog.checkpoint("x-01").path == home / first
+    (left,) = catalog.left_out
+    assert left.folder == home / second
+    assert f"is used for {home / first} already" in left.why
+    shutil.rmtree(home / first)
+    assert load(home, discover).checkpoint(Path(second).name).path == home / second
 
 
 def test_a_folder_that_is_not_there_does_not_look_empty(home: Path) -> None:
@@ -208,7 +255,8 @@ def test_what_an_editor_leaves_for_a_moment_does_not_take_a_checkpoint_out(
     assert last_change(folder) > 0
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").symlink_to("nowhere")
-    assert "is changing" in left_out(load(home))["math-01"]
+    said = left_out(load(home))["math-01"]
+    assert f"{folder / 'model.safetensors'} cannot be read (No such file or directory): wait if it is being" in said
 
 
 def test_a_request_may_name_a_checkpoint_that_comes_later(home: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simmerge_core.catalog import load_catalog
+from simmerge_core.catalog import Catalog, load_catalog
 from simmerge_core.catalog.last_good import load_or_last_good
 from simmerge_core.errors import CatalogError
 
@@ -64,3 +64,42 @@ def test_a_catalog_whose_folder_cannot_be_written_is_read_all_the_same(
     monkeypatch.setattr("simmerge_core.catalog.last_good.write_atomically", refuse)
     assert load_or_last_good(file)[1] is None
     assert not list(file.parent.glob(".*last-good"))
+
+
+@pytest.mark.parametrize("version", ['!!int ""', "!!bool x", '"\\ud800"'])
+def test_whatever_is_wrong_with_the_file_leaves_the_last_good_one_in_force(file: Path, version: str) -> None:
+    good, _ = load_or_last_good(file)
+    file.write_text(TEXT.replace("version: 1", f"version: {version}"))
+    kept, wrong = load_or_last_good(file)
+    assert kept == good
+    assert wrong is not None
+
+
+def test_even_what_nobody_thought_of_is_said_in_a_sentence(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, _ = load_or_last_good(file)
+    file.write_text(TEXT.replace("math-01", "math-02"))
+
+    def fail(catalog: Catalog) -> Catalog:
+        if "math-02" in catalog.checkpoint_ids:
+            raise OSError(5, "Input/output error")
+        return catalog
+
+    monkeypatch.setattr("simmerge_core.catalog.load.with_discovered", fail)
+    kept, wrong = load_or_last_good(file)
+    assert kept == good
+    assert wrong is not None
+    assert "cannot be used (OSError: [Errno 5] Input/output error)" in wrong
+
+
+def test_what_is_saved_while_the_file_is_read_is_not_kept_as_good(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(catalog: Catalog) -> Catalog:
+        file.write_text("nonsense")
+        return catalog
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("simmerge_core.catalog.load.with_discovered", save)
+        good, wrong = load_or_last_good(file)
+    assert wrong is None
+    kept, wrong = load_or_last_good(file)
+    assert kept == good
+    assert wrong is not None

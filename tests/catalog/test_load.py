@@ -91,6 +91,11 @@ def test_weights_of_a_request(folder: Path) -> None:
         ("task: math, k: 2", "tasks: [math], weights: [1], how: min, k: 2", 12, "for the mean only"),
         ("task: math, k: 2", "task: math, weights: [1], k: 2", 12, "one per entry of tasks"),
         ("merge_requests:", "version: 1\nmerge_requests:", 11, "'version' occurs a second time"),
+        ("merge_requests:", 'discover: [{folder: "a\\0b"}]\nmerge_requests:', 11, "no file name can"),
+        ("merge_requests:", "labels: {retrain_after: 1.0e+308}\nmerge_requests:", 11, "less than or equal to 1000"),
+        ("path: checkpoints/math-01", 'path: "a\\0b"', 4, "no file name can"),
+        ("path: checkpoints/math-01", 'path: "a\\ud800"', 4, "no file name can"),
+        ("path: checkpoints/math-01", "path: ~nobody-of-this-name/x", 4, "home of an unknown user"),
     ],
 )
 def test_each_mistake_is_named_with_its_line(folder: Path, old: str, new: str, line: int, said: str) -> None:
@@ -101,6 +106,21 @@ def test_each_mistake_is_named_with_its_line(folder: Path, old: str, new: str, l
     assert said in message
     assert f"line {line}:" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("value", ['!!int ""', "!!bool x", "!!timestamp x", '"\\ud800"'])
+def test_a_value_that_is_none_of_its_kind_is_a_mistake_in_the_file(folder: Path, value: str) -> None:
+    with pytest.raises(CatalogError, match=r"catalog\.yaml.*line 1\b") as caught:
+        _load(folder, GOOD.replace("version: 1", f"version: {value}"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_in_a_circle_is_a_checkpoint_that_is_not_there(folder: Path) -> None:
+    (folder / "drop").mkdir()
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "math-01").symlink_to("math-01")
+    catalog = _load(folder, GOOD.replace("merge_requests:", "discover: [{folder: drop}]\nmerge_requests:"))
+    assert catalog.checkpoint_ids == ("math-01", "code-01")
 
 
 def test_one_item_set_name_is_common_to_all_benchmarks(folder: Path) -> None:
@@ -126,6 +146,11 @@ def test_files_that_are_no_catalog(folder: Path, text: str, said: str) -> None:
 def test_a_missing_catalog_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="simmerge demo"):
         load_catalog(tmp_path / "none.yaml")
+
+
+def test_a_folder_in_place_of_the_catalog_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="is a folder: name the catalog file"):
+        load_catalog(tmp_path)
 
 
 def test_unknown_names_list_the_known_ones(folder: Path) -> None:

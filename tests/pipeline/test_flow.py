@@ -135,13 +135,14 @@ def test_what_arrived_while_a_checkpoint_was_away_is_paired_and_labelled_when_it
     world = flow.world
     world.declare(labels={"expert_auxiliary": 1.0})
     flow.settle()
-    kept = drop(world, "code-09", like="code-01")
+    entries, kept = world.entries(), world.add_checkpoint("code-09", like="code-01")  # declared: code is no task
+    world.declare(checkpoints=[*entries, kept])
     flow.settle()
-    kept.rename(kept.with_name(".code-09"))
+    world.declare(checkpoints=entries)
     drop(world, "math-09", like="math-01")
     flow.settle()
     before = files(world)
-    kept.with_name(".code-09").rename(kept)
+    world.declare(checkpoints=[*entries, kept])
     made_up = [{asset: keys for asset, keys in step.items() if asset not in STAND_INS} for step in flow.settle()]
     assert [step for step in made_up if step] == [
         {"weight_gram": {"math-09"}, "functional_similarity": {"math-09|math"}},

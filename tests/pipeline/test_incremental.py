@@ -61,7 +61,7 @@ def test_a_folder_that_may_still_be_copied_into_is_left_for_another_time(small: 
     named = {"id": "named", "task": "math", "k": 2, "checkpoints": ["code-01", "math-01"]}
 
     def arrivals(quiet_seconds: float) -> None:
-        discover = [{"folder": "arrivals", "domain": "code", "quiet_seconds": quiet_seconds}]
+        discover = [{"folder": "arrivals", "domain": "math", "quiet_seconds": quiet_seconds}]
         small.declare(checkpoints=entries[:-1], discover=discover, merge_requests=[named])
 
     arrivals(3600)
@@ -126,6 +126,16 @@ def test_other_content_under_the_same_id_is_refused_with_both_fingerprints(small
     assert was[:12] in told
     assert now[:12] in told
     assert state(small) == kept
+
+
+@pytest.mark.parametrize("asset", SIGNALS[1:3])
+def test_other_content_under_the_same_id_is_not_computed_with(small: World, asset: str) -> None:
+    assert small.materialize("checkpoints").ok
+    folder = small.catalog_path.parent / "checkpoints"
+    (folder / "math-01" / "model.safetensors").write_bytes((folder / "math-02" / "model.safetensors").read_bytes())
+    failed = small.materialize(asset).failed
+    assert [key for key in failed if "math-01" in key] == list(failed) != []
+    assert all("has other content than before" in told for told in failed.values())
 
 
 def test_features_are_computed_though_inner_products_of_a_pair_are_missing(small: World) -> None:

@@ -131,7 +131,7 @@ def test_the_cache_of_a_folder_that_is_not_whole_for_a_moment_stays(small: World
     folder, entries = small.catalog_path.parent / "arrivals", small.entries()
     folder.mkdir()
     (small.catalog_path.parent / entries[-1]["path"]).rename(folder / entries[-1]["id"])
-    small.declare(checkpoints=entries[:-1], discover=[{"folder": "arrivals", "domain": "code", "quiet_seconds": 0}])
+    small.declare(checkpoints=entries[:-1], discover=[{"folder": "arrivals", "domain": "math", "quiet_seconds": 0}])
     assert small.materialize("checkpoints", "probe_activations").ok
     for cache in small.data.glob("probe_activations/checkpoint=*/task=*"):
         aged(cache, 40)

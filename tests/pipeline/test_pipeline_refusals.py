@@ -12,6 +12,7 @@ from simmerge_core.errors import SimMergeError, TableError
 from simmerge_core.tables import DataRoot
 from simmerge_pipeline.event_log import persistent_instance
 from simmerge_pipeline.materialize import Summary, main
+from simmerge_pipeline.resources import ComputeResource
 from simmerge_pipeline.stamps import stamp
 
 LABELS = ("standalone_scores", "merge_labels")
@@ -84,3 +85,10 @@ def test_fewer_than_no_workers(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--workers", "-1"])
     assert ended.value.code == 2
     assert "--workers -1 is less than 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["lots", "-1", "1.5"])
+def test_workers_that_are_no_number_are_named(monkeypatch: pytest.MonkeyPatch, workers: str) -> None:
+    monkeypatch.setenv("SIMMERGE_WORKERS", workers)
+    with pytest.raises(SimMergeError, match=f"SIMMERGE_WORKERS is '{workers}', which is no number"):
+        ComputeResource.from_environment()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import polars as pl
 import pytest
@@ -11,7 +12,9 @@ from pipeline_standins import READS, Standins, made
 
 from simmerge_core.tables import MERGE_LABELS, PAIRWISE_FEATURES, DataRoot, Table
 from simmerge_pipeline import retraining
+from simmerge_pipeline.arrivals import catalog_of_tick
 from simmerge_pipeline.contents import fingerprints, held_labels
+from simmerge_pipeline.resources import CatalogResource
 from simmerge_pipeline.retraining import LabelNews, keep_trained_on, label_keys, label_news
 
 CHECKPOINTS = {"c0": "math", "c1": "code", "c2": "math", "c3": "code", "c4": "math"}
@@ -122,3 +125,19 @@ def test_a_data_root_that_cannot_be_used_fails_the_step_and_not_the_tick(
 ) -> None:
     monkeypatch.setenv("SIMMERGE_DATA", "gopher://nowhere")
     assert retraining._enough(world.catalog)
+
+
+@pytest.mark.parametrize("content", ["", '["a', "7", "[[]]"])
+def test_a_damaged_list_of_labels_counts_as_never_trained(world: Standins, content: str) -> None:
+    keep_trained_on(world.root, ["a"])
+    assert label_news(world.catalog, world.root, ["a"]).known == 1
+    (world.root.root / "selector" / "labels.json").write_text(content)
+    assert label_news(world.catalog, world.root, ["a"]) == LabelNews(1, None, 1, 1)
+
+
+def test_whatever_is_wrong_with_the_catalog_does_not_take_the_tick_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(resource: CatalogResource) -> None:
+        raise IndexError("string index out of range")
+
+    monkeypatch.setattr(CatalogResource, "load", fail)
+    assert catalog_of_tick(datetime(1999, 12, 31)) is None

@@ -168,3 +168,19 @@ def test_a_folder_that_is_dropped_is_found_when_it_is_whole_and_quiet(small: Wor
     weights.write_bytes(whole)
     assert added(tick(small)) == {"checkpoint": ["math-09"]}
     assert small.catalog.domains["math-09"] == new["domain"]
+
+
+def test_a_newcomer_does_not_take_the_id_of_a_partition_that_is_damaged(small: World) -> None:
+    folder = small.catalog_path.parent / "arrivals"
+    (small.catalog_path.parent / small.entries()[1]["path"]).rename(folder.with_name("kept"))
+    folder.mkdir()
+    folder.with_name("kept").rename(folder / "math-02")
+    entries = [small.entries()[0], *small.entries()[2:]]
+    small.declare(checkpoints=entries, discover=[{"folder": "arrivals", "domain": "math", "quiet_seconds": 0}])
+    apply(small, added(tick(small)))
+    shutil.copytree(folder / "math-02", folder / "MATH-02")
+    (folder / "math-02" / "model.safetensors").unlink()
+    waiting = tick(small)
+    assert isinstance(waiting, dg.SkipReason)
+    assert "'MATH-02' is 'math-02' in other letters" in str(waiting.skip_message)
+    assert "math-02" in small.instance.get_dynamic_partitions("checkpoint")

@@ -105,3 +105,10 @@ def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path) -> 
     assert run.stderr.strip() == (
         "Error: A data root under s3:// needs packages that are not installed: pip install 'simmerge[s3]'."
     )
+
+
+def test_a_url_with_one_slash_is_not_taken_for_a_folder() -> None:
+    with pytest.raises(StorageError, match=r"write s3://bucket/x, or \./s3:/bucket/x"):
+        located("s3:/bucket/x")
+    for folder in ("./s3:/bucket/x", "C:/data", "runs:1/x", "/s3:/x"):
+        assert located(folder) == Path(folder)

@@ -8,9 +8,9 @@ from typing import Any
 import dagster as dg
 
 from simmerge_core.checkpoints import open_checkpoint, resolve
-from simmerge_core.errors import CheckpointError
 from simmerge_core.tables import CHECKPOINTS
 from simmerge_pipeline.asset_options import MISSING, ONE_RUN, OWNERS
+from simmerge_pipeline.contents import other_content
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import CHECKPOINT
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
@@ -54,10 +54,7 @@ def checkpoints(
             if root.exists(CHECKPOINTS, checkpoint=id) and not config.replace:
                 before = root.read(CHECKPOINTS, checkpoint=id)["fingerprint"].item()
                 if before != content:
-                    raise CheckpointError(
-                        f"Checkpoint {id!r} has other content than before (fingerprint {content[:12]}, was "
-                        f"{before[:12]}), but a checkpoint is immutable: give it a new id, or materialize with replace."
-                    )
+                    raise other_content(id, content, before)
             domain = "base" if id == declared.base.id else entry.domain
             row = manifest(folder, checkpoint=id, domain=domain, base=declared.base.id, fingerprint=content)
             path = root.write(CHECKPOINTS, row, checkpoint=id)

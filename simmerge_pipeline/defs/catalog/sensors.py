@@ -46,6 +46,15 @@ def still_changing(catalog: Catalog, ids: list[str]) -> list[str]:
     return changing
 
 
+def other_spellings(catalog: Catalog, ids: list[str], known: set[str]) -> dict[str, str]:
+    """Those of `ids` that were found in a folder and are a known partition but for letter case, with that partition.
+
+    Its own folder may be away or damaged for a while: the results of that id must not get a double meanwhile.
+    """
+    spelled = {id.casefold(): id for id in known}
+    return {id: spelled[id.casefold()] for id in ids if id in catalog.discovered and id.casefold() in spelled}
+
+
 _PROBES, _OF_PAIRS = "probe_activations", (FUNCTIONAL_SIMILARITY, PAIRWISE_FEATURES, MERGE_LABELS)
 
 
@@ -104,8 +113,10 @@ def catalog_sensor(
     declared = declared_keys(found)
     new_checkpoints = [id for id in declared["checkpoint"] if id not in known_partitions["checkpoint"]]
     changing = still_changing(found, new_checkpoints)
-    declared["checkpoint"] = [id for id in declared["checkpoint"] if id not in changing]
+    doubles = other_spellings(found, new_checkpoints, known_partitions["checkpoint"])
+    declared["checkpoint"] = [id for id in declared["checkpoint"] if id not in changing and id not in doubles]
     waiting = [f"Checkpoint {id!r} is still changing." for id in changing] + [left.why for left in found.left_out]
+    waiting += [f"Checkpoint {id!r} is {known!r} in other letters: rename its folder." for id, known in doubles.items()]
     for sentence in waiting:
         context.log.info(sentence)
     requests = []

@@ -22,7 +22,7 @@ from simmerge_pipeline.asset_options import (
     OWNERS,
     WHEN_INPUTS_EXIST,
 )
-from simmerge_pipeline.contents import fingerprint_of, fingerprints, require_partition
+from simmerge_pipeline.contents import fingerprint_of, fingerprints, require_content, require_partition
 from simmerge_pipeline.label_requests import (
     designed_by_owner,
     designed_plans,
@@ -64,6 +64,7 @@ def standalone_scores(
         for cell in run.cells:
             with run.attempt(cell.key):
                 fingerprint_of(prints, cell.checkpoint)
+                require_content(root, declared, prints, cell.checkpoint)
         refuse_unsound_tasks(run, declared, run.keys_of_task)
         good = [cell for cell in run.cells if cell.key not in run.failed]
         tasks = list(dict.fromkeys(cell.task for cell in good))
@@ -109,6 +110,7 @@ def merge_labels(
     for cell in run.cells:
         with run.attempt(cell.key):
             require_partition(root, PAIRWISE_FEATURES, checkpoint=cell.checkpoint, task=cell.task)
+            require_content(root, declared, prints, cell.checkpoint)
     refuse_unsound_tasks(run, declared, run.keys_of_task)
     designed = designed_by_owner(declared, root, prints, [cell for cell in run.cells if cell.key not in run.failed])
     with run.attempt(*designed):

@@ -10,7 +10,7 @@ import dagster as dg
 from simmerge_core.checkpoints import resolve
 from simmerge_core.probes import probe_path, read_prompts
 from simmerge_pipeline.asset_options import ACCELERATOR, ONE_RUN, OWNERS, WHEN_INPUTS_EXIST
-from simmerge_pipeline.contents import fingerprint_of, fingerprints, task_probe_key
+from simmerge_pipeline.contents import fingerprint_of, fingerprints, require_content, task_probe_key
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import CHECKPOINT_TASK, Cell
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
@@ -41,6 +41,7 @@ def probe_activations(
     for number, (checkpoint, tasks) in enumerate(run.tasks_of.items()):
         with run.attempt(*(Cell(checkpoint, task).key for task in tasks)):
             content = fingerprint_of(prints, checkpoint)
+            require_content(root, declared, prints, checkpoint)
             model, tokenizer = load_model(resolve(declared.checkpoint(checkpoint)), device=compute.device)
             for task in tasks:
                 with run.attempt(key := Cell(checkpoint, task).key):

@@ -18,6 +18,7 @@ from simmerge_pipeline import checks
 from simmerge_pipeline.asset_options import AFTER_INPUTS, ONE_RUN, OWNERS
 from simmerge_pipeline.contents import (
     by_owner,
+    changed_since,
     fingerprint_of,
     fingerprints,
     functional_rows,
@@ -67,11 +68,14 @@ def weight_gram(
 
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
     prints, base = fingerprints(root, declared), declared.base.id
-    held, experts = held_weights(root, prints), set(prints) - {base}
+    changed = changed_since(root, declared, prints, prints)
+    held, experts = held_weights(root, prints), set(prints) - {base, *changed}
     owned: dict[str, list[str]] = {}
     for number, c in enumerate(run.keys):
         with run.attempt(c):
             fingerprint_of(prints, c)
+            for needed in {c, base} & changed.keys():
+                raise changed[needed]
             later = later_in(run.keys, number)
             owned[c] = [] if c == base else owned_others(c, present=experts, held=held, later=later)
     with run.attempt(*owned):
@@ -170,6 +174,7 @@ def pairwise_features(
     prints, base = fingerprints(root, declared), declared.base.id
     stamps = stamps_at_start("pairwise_features", declared, root, run.keys)
     manifests, gram = root.scan(CHECKPOINTS).collect(), gram_rows(root, prints)
+    changed = changed_since(root, declared, prints, prints)
     for number, (task, wanted) in enumerate(run.checkpoints_of.items()):
         keys = {c: Cell(c, task).key for c in wanted}
         with run.attempt(*keys.values()):
@@ -179,8 +184,10 @@ def pairwise_features(
             for place, c in enumerate(wanted):
                 with run.attempt(keys[c]):
                     require_partition(root, FUNCTIONAL_SIMILARITY, checkpoint=c, task=task)
-                    later = later_in(wanted, place)
-                    owned[c] = owned_others(c, present=compared.get(c, ()), held=held, later=later)
+                    for needed in {c, base} & changed.keys():
+                        raise changed[needed]
+                    later, present = later_in(wanted, place), {*compared.get(c, ())} - changed.keys()
+                    owned[c] = owned_others(c, present=present, held=held, later=later)
             pairs = [(c, d) for c, others in owned.items() for d in others]
             gram = with_pairs(gram, pairs, declared, device=compute.device)
             rows = compute_features(
