@@ -30,7 +30,7 @@ from simmerge_pipeline.asset_options import ACCELERATOR
 from simmerge_pipeline.contents import kept_manifests
 from simmerge_pipeline.event_log import persistent_instance
 from simmerge_pipeline.lost_pairs import Lacking, lost_pairs
-from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, DAY, MERGE_REQUEST, TASK, cell
+from simmerge_pipeline.partitions import CHECKPOINT, CHECKPOINT_TASK, DAY, MERGE_REQUEST, TASK, add_partitions, cell
 from simmerge_pipeline.progress import Progress, listening
 from simmerge_pipeline.ranges import ranges, rectangles
 from simmerge_pipeline.resources import PROJECT_ROOT, CatalogResource, ComputeResource, DataRootResource
@@ -235,8 +235,7 @@ class _Driver:
 
         self._leave_out_changing()
         for name, keys in declared_keys(self.catalog).items():
-            known = set(self.instance.get_dynamic_partitions(name))
-            self.instance.add_dynamic_partitions(name, [key for key in keys if key not in known])
+            add_partitions(self.instance, name, keys)
 
     def _leave_out_changing(self) -> None:
         """A folder that may still be copied into is taken next time, as the catalog's sensor does."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import dagster as dg
 
 from simmerge_core.errors import SimMergeError
-from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK
+from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK, add_partitions
 
 _PAGE = 1000
 # Row numbers of the other event log, which mean other events here.
@@ -43,8 +43,7 @@ def transfer(
     """
     for partitions in (CHECKPOINT, TASK, MERGE_REQUEST):
         name = str(partitions.name)
-        known = set(target.get_dynamic_partitions(name))
-        target.add_dynamic_partitions(name, [k for k in source.get_dynamic_partitions(name) if k not in known])
+        add_partitions(target, name, source.get_dynamic_partitions(name))
     found: list[tuple[float, dg.AssetMaterialization]] = []
     for key in source.all_asset_keys():
         there = {event.partition for _, event in _newest(target, key)}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 from pipeline_world import SIGNALS, World
 
 from simmerge_core.errors import TableError
@@ -40,9 +41,11 @@ def aged(path: Path, days: float) -> None:
 
 @pytest.fixture
 def persistent(small: World, tmp_path: Path) -> Iterator[World]:
-    """With an instance of its own on disk, as the daemon has."""
+    """With an instance of its own on disk, as the daemon has, and the pools as they are shipped: one slot each."""
     (tmp_path / "home").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
+    shipped = yaml.safe_load((Path(__file__).parents[2] / "dagster_home" / "dagster.yaml").read_text("utf-8"))
+    settings = {"concurrency": shipped["concurrency"]}
+    with dg.DagsterInstance.local_temp(str(tmp_path / "home"), overrides=settings) as instance:
         yield World(small.catalog_path, small.data, instance)
 
 
@@ -86,6 +89,8 @@ def test_a_budget_bounds_steps_that_want_the_accelerator_and_the_rest_is_left(
 
 def test_the_backfill_job_materializes_what_is_missing_into_its_own_instance(persistent: World) -> None:
     persistent.declare(merge_requests=[], labels={"multiway": {}})
+    assert persistent.instance.get_concurrency_config().pool_config.default_pool_limit == 1
+    assert backfill.nodes[0].definition.pool is None  # else the runs that it starts would wait for it for ever
     ops = {"backfill_what_is_missing": {"config": {"gpu_hours": 1.0}}}
     result = backfill.execute_in_process(
         instance=persistent.instance, resources=resources(persistent), run_config={"ops": ops}, raise_on_error=False

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from simmerge_core.catalog.edit import add_merge_request
 from simmerge_core.errors import SimMergeError
-from simmerge_pipeline.partitions import MERGE_REQUEST
+from simmerge_pipeline.partitions import MERGE_REQUEST, add_partitions
 from simmerge_pipeline.resources import CatalogResource
 
 
@@ -41,7 +41,7 @@ def declare_merge_request(context: dg.OpExecutionContext, config: MergeRequestCo
         # What the user has to repair does not repair itself.
         raise dg.Failure(str(error), allow_retries=False) from None
     # The sensor would add it too, half a minute later; it is also missing if an earlier submission was killed here.
-    context.instance.add_dynamic_partitions(str(MERGE_REQUEST.name), [config.id])
+    add_partitions(context.instance, str(MERGE_REQUEST.name), [config.id])
     file, written = submitted.catalog.path, submitted.written
     if submitted.new:
         context.log.info(f"Added merge request {config.id!r} to {file}: {written}.")

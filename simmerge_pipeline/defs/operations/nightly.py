@@ -19,7 +19,8 @@ class BackfillConfig(dg.Config):
     assets: list[str] = Field(default=[], description="only these, such as pairwise_features; empty: all")
 
 
-@dg.op(tags=ACCELERATOR["op_tags"], pool=ACCELERATOR["pool"])
+# In no pool: the runs that it starts take the slots, and would wait for ever for one that this step held.
+@dg.op(tags=ACCELERATOR["op_tags"])
 def backfill_what_is_missing(
     context: dg.OpExecutionContext,
     config: BackfillConfig,
