@@ -71,26 +71,30 @@ def through_the_daemon(catalog: Path, executor: str, folder: Path) -> dict[str, 
     home = folder / "home"
     home.mkdir(parents=True)
     write_settings(home, ray=executor == "ray")
-    given = environment(home, catalog, folder / "data")
+    link = folder / "catalog"  # made when the sensors are off, which would otherwise begin by themselves
+    given = environment(home, link / catalog.name, folder / "data")
     if executor != "ray":
-        return backfilled(catalog, home, given, by_job=executor == "job")
+        return backfilled(catalog, home, given, link, by_job=executor == "job")
     # The path of a socket has at most 107 characters, so not below `folder`.
     with tempfile.TemporaryDirectory(prefix="ray") as short, ray_head(Path(short), given) as own:
         os.environ["RAY_ADDRESS"] = own["RAY_ADDRESS"]  # the settings refer to it
-        return backfilled(catalog, home, {**given, **own})
+        return backfilled(catalog, home, {**given, **own}, link)
 
 
-def backfilled(catalog: Path, home: Path, given: Mapping[str, str], *, by_job: bool = False) -> dict[str, Any]:
+def backfilled(
+    catalog: Path, home: Path, given: Mapping[str, str], link: Path, *, by_job: bool = False
+) -> dict[str, Any]:
     """One backfill of all partitions of the assets, Dagster's own or the job."""
     from simmerge_core.catalog import load_catalog
     from simmerge_pipeline.defs.catalog.sensors import declared_keys
 
     declared = load_catalog(catalog)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        for name, keys in declared_keys(declared).items():
-            instance.add_dynamic_partitions(name, keys)
     with dagster_dev(home, given) as port:
         stop_sensors(port)
+        link.symlink_to(catalog.parent)
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            for name, keys in declared_keys(declared).items():
+                instance.add_dynamic_partitions(name, keys)
         begun = time.time()
         status = _by_job(port) if by_job else _by_backfill(port)
         ended = time.time()

@@ -39,7 +39,8 @@ from simmerge_pipeline.stamps import STAMP, exists, settled, stamp
 _DRIVER_TAG = "simmerge/process"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _EVENT_PAGE = 1000
-_PIECE = 10  # partitions between two looks at a budget: two checkpoints of five tasks
+_PIECE = 10  # partitions before the first look at a budget, and at least between two: two checkpoints of five tasks
+_LONGEST_PIECE = 600.0  # seconds between two looks, more or less
 
 # Share of the wall time on the demo catalog, for a progress bar that moves evenly.
 _SHARES = {"merge_labels": 50.0, "plan_labels": 15.0, "selector": 10.0, "probe_activations": 6.0, "report": 5.0}
@@ -288,20 +289,26 @@ class _Driver:
                     summary.current += 1
                 else:
                     wanted.append(key)
-        begun, pieces = time.perf_counter(), self._pieces(name, wanted)
+        begun, done, total = time.perf_counter(), 0, len(wanted)
         whole, pace = "", 0.0  # what ended a run without naming partitions; seconds per partition so far
-        for number, piece in enumerate(pieces):
+        while done < len(wanted):
+            piece = wanted[done : done + self._size_of_piece(name, total - done, pace)]
             if self._counted(name) and not self._budget_allows(pace * len(piece)):
-                self._leave(summary, [key for part in pieces[number:] for key in part])
-                wanted = [key for part in pieces[:number] for key in part]
+                self._leave(summary, wanted[done:])
+                wanted = wanted[:done]
                 break
             started, spans = time.perf_counter(), self._spans(name, piece)
             for run, span in enumerate(spans):
 
                 def tell(
-                    message: str, fraction: float, run: int = run, number: int = number, of: int = len(spans)
+                    message: str,
+                    fraction: float,
+                    run: int = run,
+                    done: int = done,
+                    size: int = len(piece),
+                    of: int = len(spans),
                 ) -> None:
-                    progress(message, (number + (run + fraction) / of) / len(pieces))
+                    progress(message, (done + size * (run + fraction) / of) / total)
 
                 with listening(tell):
                     failed, text = self._run(name, span)
@@ -309,7 +316,8 @@ class _Driver:
                 whole = whole or text
                 summary.runs += 1
             took = time.perf_counter() - started
-            pace = took / max(len(piece), 1)
+            pace = took / len(piece)
+            done += len(piece)
             if self.budget is not None and self._counted(name):
                 self.budget.spent += took
         if whole:
@@ -343,11 +351,15 @@ class _Driver:
     def _budget_allows(self, expected: float) -> bool:
         return self.budget is None or self.budget.allows(expected)
 
-    def _pieces(self, name: str, keys: list[str | None]) -> list[list[str | None]]:
-        """What is materialized at once: everything, or under a budget a few partitions at a time."""
+    def _size_of_piece(self, name: str, left: int, pace: float) -> int:
+        """How many partitions are materialized at once: all, or under a budget what is little of what is left of it."""
         if self.budget is None or not self._counted(name):
-            return [keys] if keys else []
-        return [keys[start : start + _PIECE] for start in range(0, len(keys), _PIECE)]
+            return left
+        if not pace:
+            return _PIECE
+        # The next ones may be slower, and what a killed run was at is lost.
+        fitting = int(min((self.budget.seconds - self.budget.spent) / 4, _LONGEST_PIECE) / pace)
+        return max(_PIECE, fitting - fitting % _PIECE)
 
     def _declared(self, name: str) -> list[str | None]:
         """Partition keys that the catalog asks for; [None] for an unpartitioned asset."""
