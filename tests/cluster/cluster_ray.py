@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -81,8 +80,7 @@ class RayCluster:
         self.environment = {
             **environment,
             # A token, as every cluster should have one: what is sent to it is executed.
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            **{name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")},
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_agent_register_timeout_ms": "300000",
         }
@@ -91,7 +89,6 @@ class RayCluster:
 
     def start(self) -> None:
         """Start both nodes and wait until they are ready to take jobs."""
-        os.environ.update({name: value for name, value in self.environment.items() if name.startswith("RAY_AUTH")})
         self._start(
             "head",
             "--head",

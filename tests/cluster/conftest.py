@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ import cluster_postgres
 import pytest
 from cluster_postgres import PostgresServer
 from cluster_processes import Processes
+
+# Ray reads these once a process, when it is first imported, which modules of other tests do while they are collected.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _missing() -> str | None:
