@@ -80,7 +80,7 @@ def measure(catalog: Path, held_back: str | None, folder: Path, *, labels: bool)
     earlier = {asset: materialized(asset) for asset in (*SIGNALS, *LABELS)}
     found: dict[str, Any] = {"checkpoints_before": len(earlier["checkpoints"]), "tasks": len(tasks)}
     with dagster_dev(home, environment(home, path, data)):
-        time.sleep(90)  # the sensors' first ticks, and what they ask for in a catalog that is complete
+        time.sleep(45)  # the sensors' first ticks, and what they ask for in a catalog that is complete
         before = _runs(home)
         landing = path.parent / "arrivals" / f".{id}"
         shutil.copytree(aside, landing)

@@ -219,7 +219,7 @@ def test_a_run_is_taken_up_again_after_daemon_and_run_were_killed(
         assert set(processes) == {process}, "the step went on all the time"
         assert len(deployment.evaluated()) == len(set(deployment.evaluated()))
     timed[f"daemon, run{' and step' if step_dies else ''} killed"] = {
-        "run taken up": first_after(deployment, moment, E.ENGINE_EVENT, saying="Started process for resumed run"),
+        "run taken up": first_after(deployment, moment, E.ENGINE_EVENT, saying="Started process for resum"),
         "labels again": work_goes_on(deployment, moment),
     }
 
