@@ -16,10 +16,11 @@ def writer(process: int) -> str:
 def is_gone(name: str) -> bool:
     """Whether the writer of this name was a process of this host and has ended; those of other hosts are not known."""
     host, _, process = name.rpartition("~")
-    return host == _HOST and process.isdigit() and not _alive(int(process))
+    return host == _HOST and process.isdigit() and not is_alive(int(process))
 
 
-def _alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this host runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

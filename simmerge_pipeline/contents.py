@@ -57,8 +57,7 @@ def kept_manifests() -> Iterator[None]:
 
 
 def _state(root: DataRoot) -> frozenset[Any]:
-    files = files_below(root.root / CHECKPOINTS.name, pattern="part.parquet")
-    return frozenset((str(file.path), file.bytes, file.version) for file in files)
+    return frozenset((str(file.path), file.bytes, file.version) for file in root.written(CHECKPOINTS))
 
 
 @functools.lru_cache(maxsize=4)

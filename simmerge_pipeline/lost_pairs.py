@@ -15,7 +15,6 @@ import polars as pl
 from simmerge_core.catalog import Catalog
 from simmerge_core.files import hash_json
 from simmerge_core.probes import is_cached
-from simmerge_core.storage import File, files_below
 from simmerge_core.tables import (
     FUNCTIONAL_SIMILARITY,
     MERGE_LABELS,
@@ -72,7 +71,7 @@ def lost_labels(catalog: Catalog, root: DataRoot) -> Lacking:
 
     A design that has changed since is another matter, and left to a backfill.
     """
-    features, labels = ({f.path: f for f in _files(root, t)} for t in (PAIRWISE_FEATURES, MERGE_LABELS))
+    features, labels = ({f.path: f for f in root.written(t)} for t in (PAIRWISE_FEATURES, MERGE_LABELS))
     cells = {
         Cell(**keys) for keys in root.partitions(MERGE_LABELS)
         if keys["checkpoint"] in catalog.checkpoint_ids and keys["task"] in catalog.task_ids
@@ -100,7 +99,7 @@ def lost_labels(catalog: Catalog, root: DataRoot) -> Lacking:
 
 def attempts(table: Table, lacking: Lacking, root: DataRoot) -> dict[str, str]:
     """A name by key for what a partition lacks: another one once a run has written it, or what it lacks."""
-    versions = {file.path: file.version for file in _files(root, table)}
+    versions = {file.path: file.version for file in root.written(table)}
     names = {}
     for key, others in lacking.items():
         owner, _, task = key.partition("|")
@@ -176,8 +175,4 @@ def _asked(catalog: Catalog, root: DataRoot) -> tuple[str, str, tuple[Pair, ...]
 
 
 def _state(root: DataRoot, *tables: Table) -> tuple[Any, ...]:
-    return tuple((str(file.path), file.bytes, file.version) for table in tables for file in _files(root, table))
-
-
-def _files(root: DataRoot, table: Table) -> list[File]:
-    return files_below(root.root / table.name, pattern="part.parquet")
+    return tuple((str(file.path), file.bytes, file.version) for table in tables for file in root.written(table))

@@ -26,6 +26,7 @@ from simmerge_core.errors import SimMergeError, TableError
 from simmerge_core.labels import kept_workers
 from simmerge_core.storage import Location, check_data_root, kept_listings, located
 from simmerge_core.tables import DataRoot
+from simmerge_core.writers import is_alive
 from simmerge_pipeline.asset_options import ACCELERATOR
 from simmerge_pipeline.contents import kept_manifests
 from simmerge_pipeline.event_log import persistent_instance
@@ -227,7 +228,7 @@ class _Driver:
         open_states = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED]
         for run in self.instance.get_runs(dg.RunsFilter(statuses=open_states)):
             host, _, process = run.tags.get(_DRIVER_TAG, "").partition(":")
-            if host == socket.gethostname() and not _alive(int(process)):
+            if host == socket.gethostname() and not is_alive(int(process)):
                 self.instance.report_run_failed(run, "The process that executed this run was stopped.")
 
     def register_partitions(self) -> None:
@@ -448,16 +449,6 @@ def _failures(result: dg.ExecuteInProcessResult) -> tuple[dict[str, str], str]:
     # Dagster puts the class before the message, which says nothing where the message is ours.
     named, _, text = sentence.partition(": ")
     return {}, text if text and named.startswith("simmerge_core.errors.") else sentence
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,6 @@ import polars as pl
 from simmerge_core.catalog import Catalog
 from simmerge_core.errors import SimMergeError
 from simmerge_core.files import hash_json, write_json
-from simmerge_core.storage import files_below
 from simmerge_core.tables import ACTIVE_LABELS, MERGE_LABELS, PAIRWISE_FEATURES, DataRoot, Table
 from simmerge_pipeline.arrivals import catalog_of_tick
 from simmerge_pipeline.contents import fingerprints, of_present
@@ -109,9 +108,7 @@ def _enough(catalog: Catalog | None) -> bool:
         return True  # the step says what is wrong
     try:
         root = DataRootResource.from_environment().root
-        files = [
-            f for t in (*_LABELS, PAIRWISE_FEATURES) for f in files_below(root.root / t.name, pattern="part.parquet")
-        ]
+        files = [f for t in (*_LABELS, PAIRWISE_FEATURES) for f in root.written(t)]
         state = tuple(sorted((str(file.path), file.bytes, file.version) for file in files))
         now = _keys(str(root.root), tuple(sorted(fingerprints(root, catalog).items())), state)
     except (SimMergeError, OSError):

@@ -19,7 +19,6 @@ from simmerge_core.files import hash_json
 from simmerge_core.plans import plan_of
 from simmerge_core.probes import is_cached
 from simmerge_core.selector import SELECTOR_FORMAT, Selector
-from simmerge_core.storage import files_below
 from simmerge_core.tables import (
     ACTIVE_LABELS,
     BANDIT_ROUNDS,
@@ -250,7 +249,7 @@ def _files(folder: Path, *patterns: str) -> list[list[Any]]:
 
 def _table_files(root: DataRoot, *tables: str) -> list[Any]:
     """Path, size and version of every file of the tables: what changes when any partition is written."""
-    files = [file for table in tables for file in files_below(root.root / table, pattern="part.parquet")]
+    files = [file for table in tables for file in root.written(TABLES[table])]
     above = len(root.root.parts)
     told = [["/".join(file.path.parts[above:]), file.bytes, file.version] for file in files]
     return sorted(told, key=lambda entry: str(entry[0]).split("/"))

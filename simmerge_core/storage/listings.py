@@ -148,7 +148,7 @@ def files_below(place: Location, *, pattern: str = "*") -> list[File]:
 
 
 def _walked(folder: str, pattern: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Files below a folder with what is known of them; a quarter of the time of `Path.rglob`."""
+    """Files below a folder with what is known of them; several times faster than `Path.rglob` with a `stat` each."""
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:

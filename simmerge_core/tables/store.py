@@ -18,6 +18,7 @@ from simmerge_core.storage import (
     ObjectFile,
     ObjectPath,
     existing_copy,
+    files_below,
     listed,
     local_copies,
     local_copy,
@@ -26,7 +27,7 @@ from simmerge_core.storage import (
 from simmerge_core.tables.schema import Table
 
 if TYPE_CHECKING:
-    from simmerge_core.storage.listings import ObjectFile
+    from simmerge_core.storage.listings import File, ObjectFile
 
 _FILE = "part.parquet"
 _PATH = "__path__"
@@ -79,6 +80,10 @@ class DataRoot:
         columns = [pl.lit(value, dtype=pl.String).alias(key) for key, value in keys.items()]
         frame = pl.read_parquet(copy, hive_partitioning=False)
         return frame.select(*columns, pl.all()) if columns else frame
+
+    def written(self, table: Table) -> list[File]:
+        """The file of every partition, with its size and version: one listing."""
+        return files_below(self.root / table.name, pattern=_FILE)
 
     def partitions(self, table: Table) -> list[dict[str, str]]:
         """Keys of the partitions that exist, sorted."""
