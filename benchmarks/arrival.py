@@ -1,8 +1,9 @@
 """How long after a checkpoint folder lands beside a catalog are its pairs in the feature table, and its labels?
 
-The catalog is a demo catalog from which one checkpoint is held back, and all of it is materialized. Then webserver,
-daemon and code server run as `simmerge ui` starts them, with their own intervals and nothing switched off; the folder
-is dropped where the catalog discovers checkpoints, and nobody does anything else. Times are seconds after the drop.
+The catalog is a demo catalog from which one checkpoint is held back, and all of it is materialized, labels and selector
+too. Then webserver, daemon and code server run as `simmerge ui` starts them, with their own intervals and nothing
+switched off; when they have nothing left to do, the folder is dropped where the catalog discovers checkpoints, and
+nobody does anything else. Times are seconds after the drop.
 
     python benchmarks/arrival.py --catalog demo/catalog.yaml --json
 """
@@ -22,12 +23,17 @@ from typing import Any
 
 import dagster as dg
 import yaml
+
+# What tells a backfill's state is not among Dagster's public names.
+from dagster._core.execution.backfill import BulkActionStatus
 from orchestration import ROOT
-from services import dagster_dev, environment, write_settings
+from services import dagster_dev, environment, now_and_then, write_settings
 
 SIGNALS = ("checkpoints", "weight_gram", "probe_activations", "functional_similarity", "pairwise_features")
 LABELS = ("standalone_scores", "merge_labels")
+_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _PATIENCE = 3600.0
+_AT_REST = 90.0  # seconds without a run or backfill, three intervals of the automation
 
 
 def without_one(catalog: Path, held_back: str | None, folder: Path) -> tuple[Path, Path, str]:
@@ -57,7 +63,20 @@ def until(condition: Callable[[], bool], begun: float) -> float:
     return round(time.monotonic() - begun, 1)
 
 
-def measure(catalog: Path, held_back: str | None, folder: Path, *, labels: bool) -> dict[str, Any]:
+def until_at_rest(home: Path) -> None:
+    """Wait until Dagster has had nothing to do for some time."""
+    open_runs = dg.RunsFilter(statuses=[status for status in dg.DagsterRunStatus if status not in _ENDED])
+    begun = last = time.monotonic()
+    while time.monotonic() - last < _AT_REST:
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            if instance.get_runs(open_runs, limit=1) or instance.get_backfills(status=BulkActionStatus.REQUESTED):
+                last = time.monotonic()
+        if time.monotonic() - begun > _PATIENCE:
+            raise TimeoutError(f"Dagster is still at work after {_PATIENCE:.0f} s.")
+        time.sleep(2)
+
+
+def measure(catalog: Path, held_back: str | None, folder: Path) -> dict[str, Any]:
     """Materialize all but one checkpoint, drop that, and watch."""
     from simmerge_core.catalog import load_catalog
     from simmerge_pipeline.materialize import materialize_all
@@ -66,9 +85,7 @@ def measure(catalog: Path, held_back: str | None, folder: Path, *, labels: bool)
     home, data, id = folder / "home", folder / "data", aside.name
     home.mkdir()
     write_settings(home)
-    done = materialize_all(
-        catalog=path, data_root=data, dagster_home=home, assets=(*SIGNALS, *LABELS, "selector") if labels else SIGNALS
-    )
+    done = materialize_all(catalog=path, data_root=data, dagster_home=home, progress=now_and_then())
     if not done.ok:
         raise RuntimeError(str(done.failed))
     tasks = load_catalog(path).task_ids
@@ -80,13 +97,13 @@ def measure(catalog: Path, held_back: str | None, folder: Path, *, labels: bool)
     earlier = {asset: materialized(asset) for asset in (*SIGNALS, *LABELS)}
     found: dict[str, Any] = {"checkpoints_before": len(earlier["checkpoints"]), "tasks": len(tasks)}
     with dagster_dev(home, environment(home, path, data)):
-        time.sleep(45)  # the sensors' first ticks, and what they ask for in a catalog that is complete
+        until_at_rest(home)
         before = _runs(home)
         landing = path.parent / "arrivals" / f".{id}"
         shutil.copytree(aside, landing)
         landing.rename(landing.with_name(id))
         begun, moment = time.monotonic(), time.time()
-        for asset in (*SIGNALS, *LABELS) if labels else SIGNALS:
+        for asset in (*SIGNALS, *LABELS):
             own = {id} if asset in ("checkpoints", "weight_gram") else {f"{id}|{task}" for task in tasks}
             found[asset] = until(lambda asset=asset, own=own: own <= materialized(asset), begun)
         found["runs"] = _runs(home) - before
@@ -110,13 +127,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--catalog", type=Path, default=ROOT / "demo" / "catalog.yaml")
     parser.add_argument("--checkpoint", help="the one that arrives; the catalog's last by default")
-    parser.add_argument(
-        "--labels", action="store_true", help="label the catalog before, and wait for the new labels too"
-    )
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the services end with this process
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(given.catalog.absolute(), given.checkpoint, Path(folder), labels=given.labels)
+        found = measure(given.catalog.absolute(), given.checkpoint, Path(folder))
     if given.json:
         print(json.dumps(found, indent=2))
     else:

@@ -29,7 +29,7 @@ from typing import Any
 
 import dagster as dg
 from orchestration import BACKFILL, ROOT, ask
-from services import dagster_dev, environment, ray_head, stop_sensors, write_settings
+from services import dagster_dev, environment, now_and_then, ray_head, stop_sensors, write_settings
 
 ASSETS = (
     "checkpoints",
@@ -55,15 +55,9 @@ def trained(folder: Path, experts: int, workers: int) -> Path:
     from simmerge_core.demo import build
     from simmerge_core.demo.presets import PRESETS
 
-    name, told = f"demo-{experts}", [0.0]
+    name = f"demo-{experts}"
     PRESETS[name] = replace(PRESETS["demo"], name=name, experts_per_domain=experts // len(PRESETS["demo"].domains))
-
-    def tell(stage: str, fraction: float) -> None:
-        if time.monotonic() - told[0] > 15:
-            told[0] = time.monotonic()
-            print(f"training {stage}: {fraction:.0%}", file=sys.stderr)
-
-    return build(folder, preset=name, workers=workers, progress=tell)
+    return build(folder, preset=name, workers=workers, progress=now_and_then())
 
 
 def through_the_daemon(catalog: Path, executor: str, folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -58,6 +58,18 @@ def environment(home: Path, catalog: Path, data: Path) -> dict[str, str]:
         "SIMMERGE_CATALOG": str(catalog),
         "SIMMERGE_DATA": str(data),
     }
+
+
+def now_and_then(seconds: float = 20.0) -> Callable[[str, float], None]:
+    """Progress on stderr, every so many seconds."""
+    last = [0.0]
+
+    def tell(message: str, fraction: float) -> None:
+        if time.monotonic() - last[0] > seconds:
+            last[0] = time.monotonic()
+            print(f"{fraction:4.0%} {message}", file=sys.stderr)
+
+    return tell
 
 
 @contextmanager

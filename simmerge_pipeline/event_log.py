@@ -138,3 +138,13 @@ def persistent_instance(home: Path) -> Iterator[dg.DagsterInstance]:
             del os.environ["DAGSTER_EVENT_BATCH_SIZE"]
         else:
             os.environ["DAGSTER_EVENT_BATCH_SIZE"] = before
+
+
+@contextmanager
+def written_in_batches(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """The same instance with the batched event log, if what it has is Dagster's own SQLite; else as it is."""
+    if type(instance.event_log_storage) is not SqliteEventLogStorage:
+        yield instance
+        return
+    with persistent_instance(Path(instance.root_directory)) as batched:
+        yield batched

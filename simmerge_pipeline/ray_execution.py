@@ -76,7 +76,9 @@ class RayExecutor(StepDelegatingExecutor):
             steps,
             retries=retries,
             check_step_health_interval_seconds=check_seconds,
-            should_verify_step=True,
+            # Dagster's own check refuses an attempt that was begun before, and so every step of a resumed run that died
+            # with it. Ray takes a job's name once, which is the attempt's, and starts no job by itself.
+            should_verify_step=False,
         )
         self._steps = steps
 
@@ -119,6 +121,7 @@ class RaySteps(StepHandler):
         # On a machine with GPUs too: Ray shows none to a step that asked for none.
         self._one_core = make([*settings, "SIMMERGE_DEVICE=cpu"], num_cpus=1)
         self._placed: set[str] = set()
+        self._succeeded: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -126,8 +129,9 @@ class RaySteps(StepHandler):
         return self._as_tagged.name
 
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
-        """Submit the step."""
-        self._forget_job_of_same_name(step_handler_context)
+        """Submit the step, unless it runs already."""
+        if self._runs_already(step_handler_context):
+            return
         (tags,) = step_handler_context.step_tags.values()
         handler = self._as_tagged if USER_DEFINED_RAY_KEY in tags else self._one_core
         yield from handler.launch_step(step_handler_context)
@@ -141,6 +145,13 @@ class RaySteps(StepHandler):
             return CheckStepHealthResult.unhealthy(f"the Ray cluster does not know its job {id} (any more).")
         if job.status in _OVER:
             return CheckStepHealthResult.unhealthy(f"its Ray job {id} has {job.status}: {job.message or 'no reason'}")
+        if job.status == "SUCCEEDED":
+            # Its end is in the event log before it is over for Ray, so that nobody asks a second time.
+            if id in self._succeeded:
+                return CheckStepHealthResult.unhealthy(
+                    f"its Ray job {id} is over, and the step said nothing of its end."
+                )
+            self._succeeded.add(id)
         if job.driver_node_id and id not in self._placed:
             self._placed.add(id)
             dg.DagsterEvent.engine_event(
@@ -174,12 +185,16 @@ class RaySteps(StepHandler):
                 raise
             return None
 
-    def _forget_job_of_same_name(self, context: StepHandlerContext) -> None:
-        """A resumed run starts a step anew that died while nobody watched; Ray refuses a name that it knows."""
+    def _runs_already(self, context: StepHandlerContext) -> bool:
+        """Whether Ray has this attempt under way; where it has only its remains, they are removed, for their name.
+
+        A resumed run starts a step anew that died while nobody watched, and whatever it could not ask Ray about.
+        """
         id = self._submission_id(context)
         job = self._job(id)
         if job is not None and job.status.is_terminal():
             self._client.delete_job(id)
+        return job is not None and not job.status.is_terminal()
 
 
 def _client(address: str | None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from simmerge_pipeline.event_log import BatchedSqliteEventLog, persistent_instance
+from simmerge_pipeline.event_log import BatchedSqliteEventLog, persistent_instance, written_in_batches
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import CHECKPOINT_TASK
 
@@ -78,3 +78,17 @@ def test_a_configured_storage_is_left_alone(tmp_path: Path) -> None:
 def _home(path: Path) -> str:
     path.mkdir()
     return str(path)
+
+
+def test_an_instance_with_dagsters_own_sqlite_is_written_in_batches_and_another_as_it_is(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("concurrency:\n  pools:\n    default_limit: 3\n")
+    with dg.DagsterInstance.from_config(str(home)) as own:
+        with written_in_batches(own) as instance:
+            assert isinstance(instance.event_log_storage, BatchedSqliteEventLog)
+            assert instance.get_concurrency_config().pool_config.default_pool_limit == 3
+            run_id = executed(instance)
+        assert next(iter(seen(own, run_id))) == {f"{c}|{t}" for c in CHECKPOINTS for t in TASKS}
+    with dg.DagsterInstance.ephemeral() as other, written_in_batches(other) as instance:
+        assert instance is other

@@ -119,15 +119,34 @@ def test_settings_of_the_run_go_along_and_those_of_the_machine_do_not(server: Jo
     assert "SIMMERGE_WORKERS" not in told
 
 
-def test_a_dead_job_of_the_same_name_gives_way_and_a_living_one_does_not(server: JobServer) -> None:
+def test_a_dead_job_of_the_same_name_gives_way_and_a_living_one_is_left_to_work(server: JobServer) -> None:
     steps, context = RaySteps(server, env_vars=[]), step(GPU_TAG)
     list(steps.launch_step(context))
     (id,) = server.known
-    with pytest.raises(RuntimeError, match="exists already"):
-        list(steps.launch_step(context))
-    server.add(id, JobStatus.FAILED, {})
     list(steps.launch_step(context))
-    assert [job["submission_id"] for job in server.submitted] == [id, id]
+    assert [job["submission_id"] for job in server.submitted] == [id]
+    for status in (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.SUCCEEDED):
+        server.add(id, status, {})
+        list(steps.launch_step(context))
+        assert server.known[id].status == JobStatus.RUNNING
+    assert [job["submission_id"] for job in server.submitted] == [id] * 4
+
+
+def test_a_step_is_not_started_while_ray_does_not_say_whether_it_runs(server: JobServer) -> None:
+    server.refusal = "Request failed with status code 503: busy."
+    with pytest.raises(RuntimeError, match="503"):
+        list(RaySteps(server, env_vars=[]).launch_step(step(GPU_TAG)))
+    assert server.submitted == []
+
+
+def test_a_step_that_is_over_without_having_said_so_is_lost(server: JobServer) -> None:
+    steps, context = RaySteps(server, env_vars=[]), step(GPU_TAG)
+    list(steps.launch_step(context))
+    (id,) = server.known
+    server.add(id, JobStatus.SUCCEEDED, {})
+    assert steps.check_step_health(context).is_healthy  # what it said last is on its way
+    found = steps.check_step_health(context)
+    assert found.unhealthy_reason == f"its Ray job {id} is over, and the step said nothing of its end."
 
 
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.STOPPED])

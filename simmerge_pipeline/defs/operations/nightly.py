@@ -6,6 +6,8 @@ import dagster as dg
 from pydantic import Field
 
 from simmerge_pipeline.asset_options import ACCELERATOR
+from simmerge_pipeline.event_log import written_in_batches
+from simmerge_pipeline.executors import chosen_executor
 from simmerge_pipeline.materialize import Budget, materialize_all
 from simmerge_pipeline.plain_metadata import bullets, rounded
 from simmerge_pipeline.progress import logged
@@ -34,16 +36,17 @@ def backfill_what_is_missing(
     what it was at, nothing else.
     """
     budget = Budget(3600.0 * config.gpu_hours)
-    summary = materialize_all(
-        catalog=catalog.load().path,
-        data_root=data.root.root,
-        workers=compute.workers,
-        device=compute.device,
-        assets=config.assets or None,
-        budget=budget,
-        progress=logged(context),
-        instance=context.instance,
-    )
+    with written_in_batches(context.instance) as instance:
+        summary = materialize_all(
+            catalog=catalog.load().path,
+            data_root=data.root.root,
+            workers=compute.workers,
+            device=compute.device,
+            assets=config.assets or None,
+            budget=budget,
+            progress=logged(context),
+            instance=instance,
+        )
     for id in summary.changing:
         context.log.info(f"Checkpoint {id!r} is still changing and was left for another time.")
     computed, left = (sum(getattr(a, name) for a in summary.assets) for name in ("computed", "left"))
@@ -66,7 +69,11 @@ def _counts(partitions: dict[str, int]) -> dg.MarkdownMetadataValue:
     return bullets(f"`{asset}`: {count}" for asset, count in partitions.items())
 
 
-@dg.job(description="Materialize what is missing or out of date, in the graph's order, within a budget of GPU hours.")
+# A process of its own for the only step would be started for nothing.
+@dg.job(
+    description="Materialize what is missing or out of date, in the graph's order, within a budget of GPU hours.",
+    executor_def=chosen_executor() or dg.in_process_executor,
+)
 def backfill() -> None:
     """One op, which starts the runs."""
     backfill_what_is_missing()
