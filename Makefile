@@ -12,14 +12,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo experiments test test-cluster test-ray test-ui ui report docs bench clean clean-demo distclean
+.PHONY: help demo experiments test test-cluster test-ui ui report docs bench clean clean-demo distclean
 
 help:
 	@echo "make demo        install, train the demo catalog, run everything on it (DEMO_ARGS=--full for more)"
 	@echo "make experiments train and label the full and the larger catalog, run every experiment, write docs/results.md"
 	@echo "make test        install what the tests need; ruff, mypy, pytest"
-	@echo "make test-cluster the tests of a deployment: PostgreSQL, object storage, docker/, Ray by compose.yaml, Kubernetes"
-	@echo "make test-ray    faults on a Ray cluster of two nodes"
+	@echo "make test-cluster the tests of a deployment: PostgreSQL, object storage, docker/, Ray, Kubernetes"
 	@echo "make test-ui     a browser drives the UI"
 	@echo "make ui          Dagster UI on the results, on this machine only"
 	@echo "make report      tables and figures of the results"
@@ -42,11 +41,7 @@ test: $(VENV)/.installed-test
 
 test-cluster: $(VENV)/.installed-cluster
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { echo "PostgreSQL's server is needed: apt-get install postgresql"; exit 1; }
-	$(BIN)/python -m pytest -m "$(DEPLOYMENT)" --ignore tests/cluster/test_ray.py
-
-# By itself, and not in CI yet: a run that is resumed does not start a step again that died with it.
-test-ray: $(VENV)/.installed-cluster
-	$(BIN)/python -m pytest tests/cluster/test_ray.py
+	$(BIN)/python -m pytest -m "$(DEPLOYMENT)"
 
 test-ui: $(VENV)/.installed-ui
 	@test -n "$${SIMMERGE_CHROMIUM:-$$(command -v chromium)}" || { echo "Chromium is needed: apt-get install chromium, or name one with SIMMERGE_CHROMIUM=…"; exit 1; }

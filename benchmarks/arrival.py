@@ -29,6 +29,8 @@ from dagster._core.execution.backfill import BulkActionStatus
 from orchestration import ROOT
 from services import dagster_dev, environment, now_and_then, write_settings
 
+from simmerge_pipeline.event_log import persistent_instance
+
 SIGNALS = ("checkpoints", "weight_gram", "probe_activations", "functional_similarity", "pairwise_features")
 LABELS = ("standalone_scores", "merge_labels")
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
@@ -68,7 +70,7 @@ def until_at_rest(home: Path) -> None:
     open_runs = dg.RunsFilter(statuses=[status for status in dg.DagsterRunStatus if status not in _ENDED])
     begun = last = time.monotonic()
     while time.monotonic() - last < _AT_REST:
-        with dg.DagsterInstance.from_config(str(home)) as instance:
+        with persistent_instance(home) as instance:
             if instance.get_runs(open_runs, limit=1) or instance.get_backfills(status=BulkActionStatus.REQUESTED):
                 last = time.monotonic()
         if time.monotonic() - begun > _PATIENCE:
@@ -91,7 +93,7 @@ def measure(catalog: Path, held_back: str | None, folder: Path) -> dict[str, Any
     tasks = load_catalog(path).task_ids
 
     def materialized(asset: str) -> set[str]:
-        with dg.DagsterInstance.from_config(str(home)) as instance:
+        with persistent_instance(home) as instance:
             return instance.get_materialized_partitions(dg.AssetKey(asset))
 
     earlier = {asset: materialized(asset) for asset in (*SIGNALS, *LABELS)}
@@ -107,7 +109,7 @@ def measure(catalog: Path, held_back: str | None, folder: Path) -> dict[str, Any
             own = {id} if asset in ("checkpoints", "weight_gram") else {f"{id}|{task}" for task in tasks}
             found[asset] = until(lambda asset=asset, own=own: own <= materialized(asset), begun)
         found["runs"] = _runs(home) - before
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with persistent_instance(home) as instance:
         again = 0
         for asset in SIGNALS:
             records = instance.fetch_materializations(dg.AssetKey(asset), limit=10_000).records
@@ -117,7 +119,7 @@ def measure(catalog: Path, held_back: str | None, folder: Path) -> dict[str, Any
 
 
 def _runs(home: Path) -> int:
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with persistent_instance(home) as instance:
         return instance.get_runs_count()
 
 

@@ -31,6 +31,8 @@ import dagster as dg
 from orchestration import BACKFILL, ROOT, ask
 from services import dagster_dev, environment, now_and_then, ray_head, stop_sensors, write_settings
 
+from simmerge_pipeline.event_log import persistent_instance
+
 ASSETS = (
     "checkpoints",
     "weight_gram",
@@ -86,7 +88,7 @@ def backfilled(
     with dagster_dev(home, given) as port:
         stop_sensors(port)
         link.symlink_to(catalog.parent)
-        with dg.DagsterInstance.from_config(str(home)) as instance:
+        with persistent_instance(home) as instance:
             for name, keys in declared_keys(declared).items():
                 instance.add_dynamic_partitions(name, keys)
         begun = time.time()
@@ -138,7 +140,7 @@ def in_this_process(catalog: Path, folder: Path) -> dict[str, Any]:
 def taken_apart(home: Path, begun: float, ended: float, *, partitions: int) -> dict[str, Any]:
     """Wall time, the union of the intervals inside our code, and partitions, from the event log."""
     steps: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with persistent_instance(home) as instance:
         runs = instance.get_runs()
         for run in runs:
             for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):

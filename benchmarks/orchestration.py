@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -92,18 +93,19 @@ def measure(checkpoints: int, folder: Path) -> dict[str, float]:
     """Times at one size."""
     from simmerge_pipeline.definitions import defs
     from simmerge_pipeline.defs.catalog.sensors import catalog_sensor, declared_keys
+    from simmerge_pipeline.event_log import persistent_instance
     from simmerge_pipeline.resources import CatalogResource, DataRootResource
 
     (folder / "home").mkdir(parents=True)
     (folder / "probe.jsonl").write_text('{"prompt": "1+1="}\n')
     path = folder / "catalog.yaml"
     path.write_text(catalog_text(checkpoints))
-    (folder / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    shutil.copy(ROOT / "dagster_home" / "dagster.yaml", folder / "home")
     found: dict[str, float] = {"checkpoints": checkpoints, "partitions": (checkpoints + 1) * len(TASKS)}
     resource = CatalogResource(path=str(path))
     resources = {"catalog": resource, "data": DataRootResource(path=str(folder / "data"))}
     os.environ.update(SIMMERGE_CATALOG=str(path), SIMMERGE_DATA=str(folder / "data"))  # read by the conditions
-    with dg.DagsterInstance.from_config(str(folder / "home")) as instance:
+    with persistent_instance(folder / "home") as instance:
         with dg.build_sensor_context(instance=instance, resources=resources) as context:
             found["sensor_tick_new"] = seconds(lambda: catalog_sensor(context))
         for name, keys in declared_keys(resource.load()).items():

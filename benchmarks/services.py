@@ -40,7 +40,7 @@ def program(name: str) -> str:
 
 
 def write_settings(home: Path, *, ray: bool = False) -> None:
-    """The shipped dagster.yaml, with the embedded storage."""
+    """The shipped dagster.yaml; Ray's with Dagster's own SQLite in place of PostgreSQL."""
     source = ROOT / ("docker/ray/dagster.yaml" if ray else "dagster_home/dagster.yaml")
     content = yaml.safe_load(source.read_text())
     content.pop("storage", None)

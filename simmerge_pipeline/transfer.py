@@ -15,6 +15,7 @@ from pathlib import Path
 import dagster as dg
 
 from simmerge_core.errors import SimMergeError
+from simmerge_pipeline.event_log import persistent_instance
 from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK, add_partitions
 
 _PAGE = 1000
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check(home)
         with (
-            dg.DagsterInstance.from_config(str(home)) as source,
+            persistent_instance(home) as source,
             dg.DagsterInstance.get() as target,
             Progress(console=console) as bar,
         ):

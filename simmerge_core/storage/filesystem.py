@@ -59,6 +59,8 @@ def asking(place: object) -> Iterator[None]:
         raise
     except Exception as error:
         kind, module = type(error).__name__, type(error).__module__
+        if isinstance(error, ValueError) and "endpoint" in str(error).lower():  # boto's word for what is no address
+            raise StorageError(f"{place} cannot be reached: AWS_ENDPOINT_URL is no address ({error}).") from error
         if not module.startswith(("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure", "adlfs")):
             raise
         raise StorageError(f"{place} cannot be reached ({kind}): {_REMEDIES.get(kind, _REMEDY)}") from error

@@ -7,6 +7,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+from simmerge_core.errors import StorageError
 from simmerge_core.writers import is_gone, writer
 
 VARIABLE = "SIMMERGE_CACHE"
@@ -14,10 +15,21 @@ _IN_THE_MAKING = "making"
 
 
 def scratch_folder() -> Path:
-    """The folder that SIMMERGE_CACHE names, or ``simmerge`` in the user's cache folder; made if it is not there."""
+    """The folder that SIMMERGE_CACHE names, or ``simmerge`` in the user's cache folder; made if it is not there.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be made.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(os.environ.get(VARIABLE) or Path(home) / "simmerge").absolute()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(
+            f"Cache folder {folder} cannot be made ({error.strerror}): let {VARIABLE} name one that can be written."
+        ) from error
     return folder
 
 

@@ -96,6 +96,3 @@ def unpack(root: Path) -> None:
                 target = place / source.name if to.endswith("/") else place
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-        elif instruction.keyword == "RUN" and (match := re.fullmatch(r"cat (\S+) >> (\S+)", instruction.rest)):
-            source, place = (root / (Path(here) / name).relative_to("/") for name in match.groups())
-            place.write_text(place.read_text("utf-8") + source.read_text("utf-8"), "utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -30,8 +31,7 @@ def home(folder: Path, settings: dict[str, str], patch: pytest.MonkeyPatch) -> P
         patch.setenv(name, value)
     place = folder / "dagster"
     place.mkdir()
-    parts = (PROJECT / "docker/dagster.yaml", PROJECT / "dagster_home/dagster.yaml")
-    (place / "dagster.yaml").write_text("".join(part.read_text("utf-8") for part in parts), "utf-8")
+    shutil.copy(PROJECT / "docker/dagster.yaml", place)
     return place
 
 

@@ -8,7 +8,7 @@ from pipeline_world import World
 from simmerge_pipeline.contents import fingerprints
 from simmerge_pipeline.definitions import defs
 from simmerge_pipeline.defs.catalog.sensors import catalog_sensor
-from simmerge_pipeline.materialize import _Driver
+from simmerge_pipeline.driver import Driver
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
 from simmerge_pipeline.retraining import keep_trained_on, label_keys
 
@@ -76,7 +76,7 @@ class Flow:
 
     def compute(self, requested: Requested) -> None:
         """Materialize what was asked for, each asset in a run of its own, in the graph's order."""
-        driver = _Driver(self.job, self.instance, self.world.catalog, self.world.root, None)
+        driver = Driver(self.job, self.instance, self.world.catalog, self.world.root, None)
         for name in self.names:
             keys = sorted(requested.get(name, ()))
             if name in STAND_INS:

@@ -23,7 +23,8 @@ from simmerge_core.selector import SELECTOR_FORMAT
 from simmerge_core.tables import PAIRWISE_FEATURES
 from simmerge_pipeline import stamps
 from simmerge_pipeline.definitions import defs
-from simmerge_pipeline.materialize import Summary, _Driver
+from simmerge_pipeline.driver import Driver
+from simmerge_pipeline.materialize import Summary
 from simmerge_pipeline.partitions import cell
 
 pytestmark = pytest.mark.integration
@@ -52,7 +53,7 @@ class Changeable:
     def outdated(self) -> Outdated:
         """What a backfill would compute, by asset; what cannot be computed counts, too."""
         world, found = self.world, {}
-        driver = _Driver(graph(), world.instance, world.catalog, world.root, None)
+        driver = Driver(graph(), world.instance, world.catalog, world.root, None)
         for name in (key.to_user_string() for key in driver.graph.toposorted_asset_keys):
             keys = driver._declared(name)
             known = driver._stamps(name, keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -55,8 +56,24 @@ def test_ray_is_for_every_job_that_names_no_executor(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SIMMERGE_EXECUTOR", "ray")
     found = executor_names(defs())
     assert found.pop("submit_merge_request") == dg.in_process_executor.name
+    del found["backfill"]  # chosen when its module is imported: see below
     assert set(found.values()) == {"ray"}
     dg.Definitions.validate_loadable(defs())
+
+
+@pytest.mark.parametrize(("value", "executor"), [("multiprocess", "in_process"), ("ray", "ray")])
+def test_the_only_step_of_a_backfill_is_in_the_process_of_its_run_or_where_the_cluster_has_room(
+    value: str, executor: str
+) -> None:
+    if value == "ray":
+        pytest.importorskip("dagster_ray", reason="dagster-ray is not installed: pip install -e '.[ray]'")
+    program = (
+        "from simmerge_pipeline.definitions import defs; "
+        "print([job.executor_def.name for job in defs().resolve_all_job_defs() if job.name == 'backfill'])"
+    )
+    environment = {**os.environ, "SIMMERGE_EXECUTOR": value}
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert told.stdout.strip() == str([executor])
 
 
 def test_neither_ray_nor_kubernetes_is_imported_unasked() -> None:

@@ -16,11 +16,12 @@ from simmerge_core.errors import TableError
 from simmerge_core.evaluation import EvaluationStore
 from simmerge_core.probes import is_cached
 from simmerge_core.retention import expendable, remove
-from simmerge_pipeline import materialize as driver
+from simmerge_pipeline import driver
 from simmerge_pipeline.definitions import defs
 from simmerge_pipeline.defs.operations.nightly import backfill
 from simmerge_pipeline.defs.operations.retention import clear_caches
-from simmerge_pipeline.materialize import Budget, materialize_all
+from simmerge_pipeline.driver import Budget
+from simmerge_pipeline.materialize import materialize_all
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
 
 DAY = 86_400.0

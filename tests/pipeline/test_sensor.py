@@ -12,7 +12,7 @@ from pipeline_world import SIGNALS, World
 
 from simmerge_core.errors import CatalogError
 from simmerge_pipeline.definitions import defs
-from simmerge_pipeline.defs.catalog.sensors import catalog_sensor
+from simmerge_pipeline.defs.catalog.sensors import _some, catalog_sensor
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
 
 
@@ -83,6 +83,13 @@ def test_the_log_of_a_tick_says_what_is_new_and_what_is_wrong(small: World) -> N
     assert "INFO New in the catalog, added to the partitions of task: math." in told()
     small.catalog_path.write_text("version: [1")
     assert [text for text in told() if text.startswith("ERROR") and "not valid YAML" in text]
+
+
+def test_a_catalog_of_thousands_is_not_told_name_by_name() -> None:
+    assert _some(["a", "b"]) == "a, b"
+    told = _some([f"c{i}" for i in range(5000)])
+    assert told.startswith("c0, c1, ")
+    assert told.endswith("c19 and 4980 more")
 
 
 def test_a_removed_entry_keeps_its_partition(small: World) -> None:

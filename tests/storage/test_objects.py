@@ -401,5 +401,20 @@ def test_an_endpoint_that_does_not_answer_is_said_without_credentials(
     assert "testing" not in str(told.value)
 
 
+def test_an_endpoint_that_is_no_address_is_said(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from s3fs import S3FileSystem
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "rubbish")
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(StorageError, match=r"cannot be reached: AWS_ENDPOINT_URL is no address \(.*rubbish"):
+        check_data_root(place(s3), writing=False)
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMMERGE_CACHE", "/dev/null")
+    with pytest.raises(StorageError, match=r"^Cache folder /dev/null cannot be made \(.*\): let SIMMERGE_CACHE name"):
+        scratch_folder()
+
+
 def _error(code: str) -> bytes:
     return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()

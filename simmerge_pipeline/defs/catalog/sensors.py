@@ -19,6 +19,7 @@ from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK, cell
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
 
 _NAMES = ("checkpoint", "task", "merge_request")
+_NAMED = 20  # in one sentence of the log
 
 
 def declared_keys(catalog: Catalog) -> dict[str, list[str]]:
@@ -125,7 +126,7 @@ def catalog_sensor(
         new = [key for key in declared[name] if key not in known_partitions[name]]
         if new:
             requests.append(partitions.build_add_request(new))
-            context.log.info(f"New in the catalog, added to the partitions of {name}: {', '.join(new)}.")
+            context.log.info(f"New in the catalog, added to the partitions of {name}: {_some(new)}.")
     runs = []
     try:
         root = data.root
@@ -136,8 +137,15 @@ def catalog_sensor(
     for run in runs:
         context.log.info(f"Pairs were lost while a checkpoint was away, computed again: {run.run_key}.")
     if not requests and not runs:
-        return dg.SkipReason(" ".join(["The catalog declares nothing new.", *waiting]))
+        reasons = ["The catalog declares nothing new.", *waiting[:_NAMED]]
+        return dg.SkipReason(" ".join(reasons + [f"{len(waiting) - _NAMED} more wait."] * (len(waiting) > _NAMED)))
     return dg.SensorResult(dynamic_partitions_requests=requests, run_requests=runs)
+
+
+def _some(keys: list[str]) -> str:
+    """The first keys by name, the others by number: a catalog of thousands comes at once."""
+    shown, more = ", ".join(keys[:_NAMED]), len(keys) - _NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 with warnings.catch_warnings():

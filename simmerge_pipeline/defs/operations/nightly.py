@@ -6,9 +6,10 @@ import dagster as dg
 from pydantic import Field
 
 from simmerge_pipeline.asset_options import ACCELERATOR
+from simmerge_pipeline.driver import Budget
 from simmerge_pipeline.event_log import written_in_batches
 from simmerge_pipeline.executors import chosen_executor
-from simmerge_pipeline.materialize import Budget, materialize_all
+from simmerge_pipeline.materialize import materialize_all
 from simmerge_pipeline.plain_metadata import bullets, rounded
 from simmerge_pipeline.progress import logged
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
