@@ -111,7 +111,7 @@ def measure(catalog: Path, held_back: str | None, folder: Path) -> dict[str, Any
         found["runs"] = _runs(home) - before
     with persistent_instance(home) as instance:
         again = 0
-        for asset in SIGNALS:
+        for asset in (*SIGNALS, *LABELS):
             records = instance.fetch_materializations(dg.AssetKey(asset), limit=10_000).records
             again += sum(1 for r in records if r.timestamp > moment and r.partition_key in earlier[asset])
     found["earlier_partitions_computed_again"] = again

@@ -22,6 +22,8 @@ import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.legacy_storage import CompositeStorage
+from dagster._serdes import ConfigurableClassData
 from sqlalchemy.pool import StaticPool
 
 from simmerge_core.errors import SimMergeError
@@ -33,14 +35,16 @@ _BATCH_SIZE = "DAGSTER_EVENT_BATCH_SIZE"  # read by Dagster whenever it stores a
 _HOME = "DAGSTER_HOME"
 _BUSY_SECONDS = 60
 _KEPT = 8  # connections; the UI and the daemon look into as many databases as there are runs
-_STORAGE_KEYS = {"storage", "run_storage", "event_log_storage", "schedule_storage"}
 
 
 class BatchedSqliteEventLog(SqliteEventLogStorage):
     """`SqliteEventLogStorage` with lasting connections and batches that are written at once."""
 
     def __init__(self, base_dir: str, inst_data: Any = None) -> None:
-        self._engines: dict[str, sqlalchemy.Engine] = {}  # the one used last comes last
+        self._engines: dict[
+            str, tuple[sqlalchemy.Engine, int]
+        ] = {}  # with the file's number; the one used last is last
+        self._known_tables: set[str] = set()
         super().__init__(base_dir, inst_data)
         os.environ.setdefault(_BATCH_SIZE, str(BATCH))  # for the processes too that this one starts
 
@@ -59,39 +63,59 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
         if base_dir is None:
             if not os.environ.get(_HOME):
                 raise SimMergeError(f"The event log has no folder: set {_HOME}, or base_dir in dagster.yaml.")
-            base_dir = _default(Path(os.environ[_HOME]))["base_dir"]
+            base_dir = _default_folder(Path(os.environ[_HOME]).expanduser())
         return cls(base_dir, inst_data)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[sqlalchemy.Connection]:
-        with self._db_lock:
-            engine = self._engines.pop(shard, None)
-            if engine is not None:
-                self._engines[shard] = engine
-            else:
-                self._close_oldest()
-                engine = self._engines[shard] = sqlalchemy.create_engine(
-                    self.conn_string_for_shard(shard),
-                    poolclass=StaticPool,  # one connection, which the lock gives to one thread at a time
-                    connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
-                )
-                if shard not in self._initialized_dbs:
-                    self._initdb(engine)
-                    self._initialized_dbs.add(shard)
-                with engine.connect() as connection:
-                    # With a write-ahead log this survives a killed process; a power cut may take the last events.
-                    connection.execute(sqlalchemy.text("PRAGMA synchronous=NORMAL"))
-                    connection.commit()
-            with engine.connect() as connection, connection.begin():
-                yield connection
+        with self._db_lock, self._engine(shard).connect() as connection, connection.begin():
+            yield connection
+
+    def _engine(self, shard: str) -> sqlalchemy.Engine:
+        """The engine of a database, with a connection that lasts; the lock is held."""
+        engine, file = self._engines.pop(shard, (None, 0))
+        if engine is not None and file != self._file(shard):  # removed meanwhile: what is written would be lost
+            engine.dispose()
+            self._initialized_dbs.discard(shard)
+            engine = None
+        if engine is None:
+            self._close_oldest()
+            engine = sqlalchemy.create_engine(
+                self.conn_string_for_shard(shard),
+                poolclass=StaticPool,  # one connection, which the lock gives to one thread at a time
+                connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
+            )
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            with engine.connect() as connection:
+                # With a write-ahead log this survives a killed process; a power cut may take the last events.
+                connection.execute(sqlalchemy.text("PRAGMA synchronous=NORMAL"))
+                connection.commit()
+        self._engines[shard] = engine, self._file(shard)
+        return engine
+
+    def _file(self, shard: str) -> int:
+        try:
+            return os.stat(self.path_for_shard(shard)).st_ino
+        except FileNotFoundError:
+            return 0
 
     def store_event_batch(self, events: Sequence[Any]) -> None:
         """Write materializations (done or planned) of one run in one transaction per database; others one by one."""
-        kinds = {event.dagster_event_type for event in events}
         batched = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
-        if not kinds <= batched or len({event.run_id for event in events}) != 1:
-            super().store_event_batch(events)
-            return
+        one_by_one = [event for event in events if event.dagster_event_type not in batched]
+        events = [event for event in events if event.dagster_event_type in batched]
+        if len({event.run_id for event in events}) > 1:
+            one_by_one, events = [*events, *one_by_one], []
+        if events:
+            self._store_at_once(events)
+        if one_by_one:  # the checks that a run has planned, which are few
+            super().store_event_batch(one_by_one)
+
+    def _store_at_once(self, events: Sequence[Any]) -> None:
+        # Should the second transaction fail, Dagster stores all of them again: events twice in the run's log, as with
+        # its own class, which has two transactions an event.
         inserts = [self.prepare_insert_event(event) for event in events]
         with self.run_connection(events[0].run_id) as connection:
             for insert in inserts:
@@ -107,43 +131,50 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
                 self._store_asset_event(connection, event, event_id)
 
     def has_table(self, table_name: str) -> bool:
-        """Whether the index database has a table; asked for every batch, and never changing."""
-        known: dict[str, bool] = self.__dict__.setdefault("_known_tables", {})
-        if table_name not in known:
-            known[table_name] = super().has_table(table_name)
-        return known[table_name]
+        """Whether the index database has a table; asked for every batch, and none is ever taken away."""
+        if table_name not in self._known_tables and super().has_table(table_name):
+            self._known_tables.add(table_name)
+        return table_name in self._known_tables
 
     def _close_oldest(self) -> None:
         runs = [shard for shard in self._engines if shard != INDEX_SHARD_NAME]
         for shard in runs[: max(0, len(runs) + 1 - _KEPT)]:
-            self._engines.pop(shard).dispose()
-
-    def wipe(self) -> None:
-        """Remove all events; a connection would go on with the files that were removed."""
-        self._close_all()
-        super().wipe()
+            self._engines.pop(shard)[0].dispose()
 
     def dispose(self) -> None:
         """Close every connection."""
-        self._close_all()
-        super().dispose()
-
-    def _close_all(self) -> None:
+        super().dispose()  # ends what watches the files, and would open another one
         with self._db_lock:
-            for engine in self._engines.values():
+            for engine, _ in self._engines.values():
                 engine.dispose()
             self._engines.clear()
 
 
-def _default(home: Path) -> Mapping[str, Any]:
-    """What Dagster's own event log is configured with at `home`."""
+_SQLITE = (SqliteEventLogStorage.__name__, BatchedSqliteEventLog.__name__)
+
+
+def _default_folder(home: Path) -> str:
+    """Where Dagster's own event log is at `home`."""
     default = InstanceRef.config_defaults(str(home))["event_log_storage"]
     assert default is not None
-    return default.config_dict
+    return str(default.config_dict["base_dir"])
 
 
-_OURS = {"module": BatchedSqliteEventLog.__module__, "class": BatchedSqliteEventLog.__name__}
-"""As an entry of dagster.yaml."""
+def _in_batches(ref: InstanceRef, home: Path | None = None) -> InstanceRef:
+    """The same instance with the batched event log in the same place, if what it has is SQLite; else as it is."""
+    log, runs, schedules = ref.event_storage_data, ref.run_storage_data, ref.schedule_storage_data
+    if log is None or runs is None or schedules is None or log.class_name not in _SQLITE:
+        return ref
+    folder = log.config_dict.get("base_dir") or (_default_folder(home) if home is not None else None)
+    config = yaml.safe_dump({"base_dir": folder} if folder is not None else {})
+    batched = ConfigurableClassData(BatchedSqliteEventLog.__module__, BatchedSqliteEventLog.__name__, config)
+    parts = {"run_storage": runs, "event_log_storage": batched, "schedule_storage": schedules}
+    whole = {
+        name: {"module_name": part.module_name, "class_name": part.class_name, "config_yaml": part.config_yaml}
+        for name, part in parts.items()
+    }
+    storage = ConfigurableClassData(CompositeStorage.__module__, CompositeStorage.__name__, yaml.safe_dump(whole))
+    return ref._replace(storage_data=storage, event_storage_data=batched)
 
 
 def _settings(file: Path) -> Mapping[str, Any]:
@@ -161,23 +192,17 @@ def _settings(file: Path) -> Mapping[str, Any]:
 
 @contextmanager
 def persistent_instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    """The instance at `home`, with the batched event log if `home` names that or has the default storage."""
+    """The instance at `home`, with the batched event log if its event log is SQLite.
+
+    Raises
+    ------
+    SimMergeError
+        If its dagster.yaml cannot be read.
+    """
     home.mkdir(parents=True, exist_ok=True)
-    file = home / "dagster.yaml"
-    settings = _settings(file)
-    overrides: dict[str, Any] = {}
-    if not settings.keys() & _STORAGE_KEYS or settings.get("event_log_storage") == _OURS:
-        overrides["event_log_storage"] = {**_OURS, "config": _default(home)}  # also where DAGSTER_HOME is another
-    before = os.environ.get(_BATCH_SIZE)
-    os.environ[_BATCH_SIZE] = str(BATCH)
-    try:
-        with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides)) as instance:
-            yield instance
-    finally:
-        if before is None:
-            os.environ.pop(_BATCH_SIZE, None)
-        else:
-            os.environ[_BATCH_SIZE] = before
+    _settings(home / "dagster.yaml")
+    with _opened(_in_batches(InstanceRef.from_dir(str(home)), home)) as instance:
+        yield instance
 
 
 @contextmanager
@@ -186,5 +211,19 @@ def written_in_batches(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInsta
     if type(instance.event_log_storage) is not SqliteEventLogStorage:
         yield instance
         return
-    with persistent_instance(Path(instance.root_directory)) as batched:
+    with _opened(_in_batches(instance.get_ref())) as batched:
         yield batched
+
+
+@contextmanager
+def _opened(ref: InstanceRef) -> Iterator[dg.DagsterInstance]:
+    before = os.environ.get(_BATCH_SIZE)
+    os.environ[_BATCH_SIZE] = str(BATCH)
+    try:
+        with dg.DagsterInstance.from_ref(ref) as instance:
+            yield instance
+    finally:
+        if before is None:
+            os.environ.pop(_BATCH_SIZE, None)
+        else:
+            os.environ[_BATCH_SIZE] = before

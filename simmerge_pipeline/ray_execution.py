@@ -81,6 +81,9 @@ class RayExecutor(StepDelegatingExecutor):
             should_verify_step=False,
         )
         self._steps = steps
+        # All that is new at once. By pages of a thousand a step's end can lie behind the events of a large range, and
+        # the step be taken for one that still runs, or is lost, or was never begun.
+        self._pop_events_limit = 1_000_000
 
     def log_failure_or_retry_event_after_error(
         self, step_context: Any, err_info: Any, known_state: Any

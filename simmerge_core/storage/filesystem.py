@@ -59,7 +59,7 @@ def asking(place: object) -> Iterator[None]:
         raise
     except Exception as error:
         kind, module = type(error).__name__, type(error).__module__
-        if isinstance(error, ValueError) and "endpoint" in str(error).lower():  # boto's word for what is no address
+        if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint:"):  # as boto says it
             raise StorageError(f"{place} cannot be reached: AWS_ENDPOINT_URL is no address ({error}).") from error
         if not module.startswith(("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure", "adlfs")):
             raise

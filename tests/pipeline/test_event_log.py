@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import CHECKPOINT_TASK
 from simmerge_pipeline.resources import PROJECT_ROOT
 
+_ARTIFACTS = "  module: dagster._core.storage.root\n  class: LocalArtifactStorage\n  config:\n    base_dir: {}\n"
 CHECKPOINTS, TASKS = ["c1", "c2", "c3"], ["math", "code"]
 RANGE = {"dagster/asset_partition_range_start": "c1|math", "dagster/asset_partition_range_end": "c3|code"}
 
@@ -77,13 +79,24 @@ def test_dagsters_own_event_log_reads_the_same(tmp_path: Path) -> None:
     assert found == expected
 
 
-def test_a_configured_storage_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["storage:\n  sqlite:\n    base_dir: {}\n", "local_artifact_storage:\n" + _ARTIFACTS])
+def test_a_configured_place_is_kept(tmp_path: Path, what: str) -> None:
     home = Path(_home(tmp_path / "home"))
-    (home / "dagster.yaml").write_text(f"storage:\n  sqlite:\n    base_dir: {tmp_path / 'elsewhere'}\n")
-    with persistent_instance(home) as instance:
-        assert not isinstance(instance.event_log_storage, BatchedSqliteEventLog)
-        executed(instance)
-    assert (tmp_path / "elsewhere").is_dir()
+    (home / "dagster.yaml").write_text(what.format(tmp_path / "elsewhere"))
+    key = dg.AssetKey("table")
+    with dg.DagsterInstance.from_config(str(home)) as own:
+        executed(own)
+        with written_in_batches(own) as instance:
+            assert isinstance(instance.event_log_storage, BatchedSqliteEventLog)
+            assert len(instance.get_materialized_partitions(key)) == 6
+            run_id = executed(instance)
+        with persistent_instance(home) as instance:
+            assert isinstance(instance.event_log_storage, BatchedSqliteEventLog)
+            assert {run.run_id for run in instance.get_runs()} >= {run_id}
+        assert len(own.fetch_materializations(key, limit=100).records) == 12
+        assert len(own.get_runs()) == 2
+    events = {file.parents[2] for file in tmp_path.rglob(f"{run_id}.db")}
+    assert events == {tmp_path / ("elsewhere" if "sqlite" in what else "home")}
 
 
 def _home(path: Path) -> str:
@@ -140,16 +153,65 @@ def test_an_instance_of_another_folder_keeps_its_own_events(tmp_path: Path, monk
         BatchedSqliteEventLog.from_config_value(None, {})
 
 
+def test_the_home_may_be_that_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", "~/dagster")
+    log = BatchedSqliteEventLog.from_config_value(None, {})
+    assert Path(log._base_dir) == tmp_path / "dagster" / "history" / "runs"
+    log.dispose()
+
+
+def count(log: BatchedSqliteEventLog, run_id: str) -> int:
+    with log.run_connection(run_id) as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM event_logs").scalar() or 0)
+
+
 def test_connections_to_the_databases_of_many_runs_are_closed_again(tmp_path: Path) -> None:
     log = BatchedSqliteEventLog(str(tmp_path))
     for number in range(20):
-        with log.run_connection(f"run-{number}"):
-            assert len(log._engines) <= 1 + 8  # that of all runs besides
-        with log.run_connection("run-0"):
-            pass
+        assert count(log, f"run-{number}") == count(log, "run-0") == 0
+        assert len(log._engines) <= 1 + 8  # that of all runs besides
     assert "run-0" in log._engines  # the one used last stays
-    log.wipe()
+    log.dispose()
     assert log._engines == {}
-    with log.run_connection("run-0") as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM event_logs").scalar() == 0
+
+
+def test_many_threads_read_and_write_the_databases_of_many_runs(tmp_path: Path) -> None:
+    log = BatchedSqliteEventLog(str(tmp_path))
+    runs = [f"run-{number}" for number in range(12)]
+
+    def write(run_id: str) -> None:
+        for _ in range(5):
+            with log.run_connection(run_id) as connection:
+                connection.exec_driver_sql("INSERT INTO event_logs (run_id, event) VALUES (?, '{}')", (run_id,))
+            assert {count(log, other) for other in runs} <= set(range(6))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, runs))
+    assert [count(log, run_id) for run_id in runs] == [5] * 12
+    log.dispose()
+
+
+def test_a_database_that_was_removed_is_not_written_any_more(tmp_path: Path) -> None:
+    log = BatchedSqliteEventLog(str(tmp_path))
+    with log.run_connection("run") as connection:
+        connection.exec_driver_sql("INSERT INTO event_logs (run_id, event) VALUES ('run', '{}')")
+    for file in tmp_path.glob("run.db*"):
+        file.unlink()
+    assert count(log, "run") == 0
+    assert (tmp_path / "run.db").is_file()
+    log.wipe()
+    assert count(log, "run") == 0
+    log.dispose()
+
+
+def test_a_database_that_could_not_be_made_is_made_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = BatchedSqliteEventLog(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "_initdb", lambda engine: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            count(log, "run")
+    assert count(log, "run") == 0
     log.dispose()

@@ -207,6 +207,15 @@ def test_a_lost_step_without_a_policy_is_started_again_twice(
     assert [outcome(dg.RetryPolicy(max_retries=1, delay=30), attempts) for attempts in range(2)] == [30, "failed"]
 
 
+def test_the_end_of_a_step_is_seen_behind_the_events_of_a_large_range(server: JobServer) -> None:
+    executor = RayExecutor(RaySteps(server, env_vars=[]), retries=ray_execution.RetryMode.ENABLED, check_seconds=5)
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(dg.GraphDefinition(name="nothing").to_job())
+        for number in range(2500):
+            instance.report_engine_event(str(number), run)
+        assert len(executor._pop_events(instance, run.run_id, set())) == 2500
+
+
 def test_without_an_address_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)

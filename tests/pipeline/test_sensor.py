@@ -12,6 +12,7 @@ from pipeline_world import SIGNALS, World
 
 from simmerge_core.errors import CatalogError
 from simmerge_pipeline.definitions import defs
+from simmerge_pipeline.defs.catalog import sensors
 from simmerge_pipeline.defs.catalog.sensors import _some, catalog_sensor
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
 
@@ -90,6 +91,14 @@ def test_a_catalog_of_thousands_is_not_told_name_by_name() -> None:
     told = _some([f"c{i}" for i in range(5000)])
     assert told.startswith("c0, c1, ")
     assert told.endswith("c19 and 4980 more")
+
+
+def test_of_many_that_wait_some_are_told_and_the_others_counted(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(small, added(tick(small)))
+    monkeypatch.setattr(sensors, "still_changing", lambda catalog, new: [f"c{number}" for number in range(50)])
+    told = tick(small)
+    assert isinstance(told, dg.SkipReason)
+    assert str(told.skip_message).endswith("Checkpoint 'c19' is still changing. 30 more wait.")
 
 
 def test_a_removed_entry_keeps_its_partition(small: World) -> None:
