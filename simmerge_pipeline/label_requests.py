@@ -14,7 +14,7 @@ from simmerge_core.evaluation import EvaluationStore, check_task
 from simmerge_core.labels import LabelFailures, design, design_plans, designed_configurations, within_budget
 from simmerge_core.plans import Plan
 from simmerge_core.tables import MERGE_LABELS, DataRoot
-from simmerge_pipeline.contents import held_features, held_labels
+from simmerge_pipeline.contents import changed_since, held_features, held_labels
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import Cell
 from simmerge_pipeline.progress import Progress
@@ -59,13 +59,20 @@ def refuse_unsound_tasks(run: PartitionRun, catalog: Catalog, keys: Mapping[str,
             check_task(catalog.task(task))
 
 
-def scoring(root: DataRoot, prints: Mapping[str, str], compute: ComputeResource, progress: Progress) -> dict[str, Any]:
-    """Options that all scoring shares: the one store, the processes, the device."""
+def scoring(
+    catalog: Catalog, root: DataRoot, prints: Mapping[str, str], compute: ComputeResource, progress: Progress
+) -> dict[str, Any]:
+    """Options that all scoring shares: the one store, the processes, the device, and what must not be scored.
+
+    Scores are kept by the fingerprints of the manifests, so that a checkpoint whose weights were replaced since would
+    leave wrong ones for ever, in the merges of others too.
+    """
     return {
         "store": EvaluationStore(root.root / "evaluations"),
         "fingerprints": prints,
         "workers": compute.processes,
         "device": compute.device,
+        "unusable": {c: str(error) for c, error in changed_since(root, catalog, prints, prints).items()},
         "progress": progress,
     }
 

@@ -41,6 +41,7 @@ def score_plans(
     dtype: str = "float32",
     device: str = "cpu",
     allow_network: bool = False,
+    unusable: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Scores of (plan, task) requests: from the store where they are, else merged in memory and evaluated.
@@ -58,6 +59,9 @@ def score_plans(
         Content hash by checkpoint id, and of the base.
     workers
         Processes that merge and score, on one torch thread each; 1 is this process.
+    unusable
+        What is wrong, by checkpoint id, with those that must not be read: other weights than `fingerprints` says, say,
+        whose scores would be kept as those of the weights before.
     dtype
         Of the scored weights: what `execute_plan` would have written.
     progress
@@ -83,6 +87,7 @@ def score_plans(
     base = catalog.base.id
     task_keys = {task: task_key(catalog.task(task)) for task in dict.fromkeys(task for _, task in requests)}
     folders, broken = _folders(catalog, [base, *(c for plan, _ in requests for c in plan.checkpoints)], fingerprints)
+    broken |= unusable or {}
     if base in broken:
         raise EvaluationError(f"The base {base!r} is needed to score anything: {broken[base]}")
     words = tokenizer_key(Path(folders[base]))
@@ -148,6 +153,7 @@ def label_pairs(
     dtype: str = "float32",
     device: str = "cpu",
     allow_network: bool = False,
+    unusable: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Utility of every action on designed pairs: rows of table ``merge_labels``, with ``task``.
@@ -201,6 +207,7 @@ def label_pairs(
             dtype=dtype,
             device=device,
             allow_network=allow_network,
+            unusable=unusable,
             progress=progress,
         )
 
@@ -217,6 +224,7 @@ def label_plans(
     dtype: str = "float32",
     device: str = "cpu",
     allow_network: bool = False,
+    unusable: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Utility of executed plans: rows of table ``plan_labels``, with ``task``; one per plan, task, metric, item set.
@@ -246,6 +254,7 @@ def label_plans(
             dtype=dtype,
             device=device,
             allow_network=allow_network,
+            unusable=unusable,
             progress=progress,
         )
 
@@ -267,6 +276,7 @@ def score_standalone(
     dtype: str = "float32",
     device: str = "cpu",
     allow_network: bool = False,
+    unusable: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """U(m, t) of unmerged models: rows of table ``standalone_scores``, with ``checkpoint`` and ``task``.
@@ -300,6 +310,7 @@ def score_standalone(
             dtype=dtype,
             device=device,
             allow_network=allow_network,
+            unusable=unusable,
             progress=progress,
         )
 

@@ -233,6 +233,19 @@ def test_a_checkpoint_without_fingerprint_is_a_failure(
         )
 
 
+def test_what_must_not_be_read_is_not_scored_and_nothing_is_kept_of_it(
+    catalog: Catalog, fingerprints: dict[str, str], tmp_path: Path
+) -> None:
+    store, (first, second) = EvaluationStore(tmp_path), catalog.checkpoint_ids[:2]
+    options = {"store": store, "fingerprints": fingerprints, "unusable": {first: "it has other weights now."}}
+    with pytest.raises(LabelFailures, match=f"checkpoint '{first}': it has other weights now") as caught:
+        score_standalone([first, second], ["math"], catalog, **options)  # type: ignore[arg-type]
+    assert caught.value.frame["checkpoint"].unique().to_list() == [second]
+    assert len(store) == caught.value.frame["evaluation_key"].n_unique() == 1
+    with pytest.raises(EvaluationError, match="The base 'base' is needed"):
+        score_standalone([second], ["math"], catalog, **{**options, "unusable": {"base": "gone"}})  # type: ignore[arg-type]
+
+
 def test_a_broken_base_is_said_before_any_work(
     catalog: Catalog, fingerprints: dict[str, str], rows: pl.DataFrame, tmp_path: Path
 ) -> None:

@@ -14,7 +14,8 @@ import pytest
 from pipeline_world import SIGNALS, World
 from polars.testing import assert_frame_equal
 
-from simmerge_core.tables import CHECKPOINTS, FUNCTIONAL_SIMILARITY, PAIRWISE_FEATURES, WEIGHT_GRAM
+from simmerge_core.evaluation import EvaluationStore
+from simmerge_core.tables import CHECKPOINTS, FUNCTIONAL_SIMILARITY, MERGE_LABELS, PAIRWISE_FEATURES, WEIGHT_GRAM
 
 pytestmark = pytest.mark.integration
 
@@ -136,6 +137,20 @@ def test_other_content_under_the_same_id_is_not_computed_with(small: World, asse
     failed = small.materialize(asset).failed
     assert [key for key in failed if "math-01" in key] == list(failed) != []
     assert all("has other content than before" in told for told in failed.values())
+
+
+def test_merges_of_others_with_weights_that_were_replaced_are_not_scored(small: World) -> None:
+    assert small.materialize(*SIGNALS).ok
+    folder = small.catalog_path.parent / "checkpoints"
+    (folder / "math-01" / "model.safetensors").write_bytes((folder / "math-02" / "model.safetensors").read_bytes())
+    failed = small.materialize("merge_labels").failed
+    assert set(failed) == {"merge_labels[math-01|math]"}
+    assert "has other content than before" in failed["merge_labels[math-01|math]"]
+    labels = small.root.scan(MERGE_LABELS).collect()
+    assert not labels.is_empty()
+    assert not {"math-01"} & {*labels["a"], *labels["b"]}
+    store = EvaluationStore(small.data / "evaluations")
+    assert len(store) == labels["evaluation_key"].n_unique()
 
 
 def test_features_are_computed_though_inner_products_of_a_pair_are_missing(small: World) -> None:

@@ -55,7 +55,7 @@ def active_labels(
             before = day_so_far(root, day)
             left = declared.labels.daily_merges - merges_of(before) if not_over(day) else 0
             pairs, told = pairs_worth_labelling(declared, root, prints, actions, budget=left)
-            options = scoring(root, prints, compute, run.piece(number, len(run.keys)))
+            options = scoring(declared, root, prints, compute, run.piece(number, len(run.keys)))
             rows, failures = kept_rows(partial(label_pairs, pairs, actions, declared, **options))
             failures.raise_for(None, otherwise=bool(pairs.height) and rows.is_empty())
             if failures.error is not None:  # what could be labelled is kept

@@ -59,7 +59,7 @@ def standalone_scores(
     """The utility of one unmerged model on one benchmark, metric, item set and seed of the task."""
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
     prints = fingerprints(root, declared)
-    options = scoring(root, prints, compute, run.progress)
+    options = scoring(declared, root, prints, compute, run.progress)
     with run.attempt(*run.keys):
         for cell in run.cells:
             with run.attempt(cell.key):
@@ -116,7 +116,7 @@ def merge_labels(
     with run.attempt(*designed):
         rows = pl.concat([pl.DataFrame(schema=DESIGN_SCHEMA), *designed.values()])
         rows = rows.unique(["a", "b", "task"], maintain_order=True)
-        options = scoring(root, prints, compute, run.progress)
+        options = scoring(declared, root, prints, compute, run.progress)
         labels, failures = kept_rows(lambda: label_pairs(rows, actions, declared, **options))
         for key, wanted in designed.items():
             with run.attempt(key):
@@ -161,7 +161,7 @@ def plan_labels(
         sound = [task for task in run.keys if task not in run.failed]
         for stage, plans_of in enumerate((designed_plans, further_plans)):
             wanted = [(plan, task) for task in sound for plan in plans_of(declared, root, prints, task)]
-            options = scoring(root, prints, compute, run.piece(stage, 2))
+            options = scoring(declared, root, prints, compute, run.piece(stage, 2))
             rows, failures = kept_rows(partial(label_plans, wanted, declared, **options))
             for task in sound:
                 with run.attempt(task):
