@@ -41,9 +41,8 @@ class BatchedSqliteEventLog(SqliteEventLogStorage):
     """`SqliteEventLogStorage` with lasting connections and batches that are written at once."""
 
     def __init__(self, base_dir: str, inst_data: Any = None) -> None:
-        self._engines: dict[
-            str, tuple[sqlalchemy.Engine, int]
-        ] = {}  # with the file's number; the one used last is last
+        # By database, with the number of its file; the one used last is last.
+        self._engines: dict[str, tuple[sqlalchemy.Engine, int]] = {}
         self._known_tables: set[str] = set()
         super().__init__(base_dir, inst_data)
         os.environ.setdefault(_BATCH_SIZE, str(BATCH))  # for the processes too that this one starts
@@ -177,17 +176,16 @@ def _in_batches(ref: InstanceRef, home: Path | None = None) -> InstanceRef:
     return ref._replace(storage_data=storage, event_storage_data=batched)
 
 
-def _settings(file: Path) -> Mapping[str, Any]:
-    """The top-level entries of an instance's configuration; none where there is no file."""
+def _refuse_unreadable(file: Path) -> None:
+    """Raise SimMergeError in a sentence where Dagster would end in an assertion; no file at all is the default."""
     if not file.is_file():
-        return {}
+        return
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, ValueError) as error:
         raise SimMergeError(f"Dagster's {file} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(found, Mapping):
         raise SimMergeError(f"Dagster's {file} is not a mapping: correct it, or delete it to have the default.")
-    return found
 
 
 @contextmanager
@@ -200,7 +198,7 @@ def persistent_instance(home: Path) -> Iterator[dg.DagsterInstance]:
         If its dagster.yaml cannot be read.
     """
     home.mkdir(parents=True, exist_ok=True)
-    _settings(home / "dagster.yaml")
+    _refuse_unreadable(home / "dagster.yaml")
     with _opened(_in_batches(InstanceRef.from_dir(str(home)), home)) as instance:
         yield instance
 
