@@ -12,13 +12,13 @@ import pytest
 import yaml
 from pipeline_world import SIGNALS, World
 
-from simmerge_core.errors import TableError
+from simmerge_core.errors import SimMergeError, TableError
 from simmerge_core.evaluation import EvaluationStore
 from simmerge_core.probes import is_cached
 from simmerge_core.retention import expendable, remove
 from simmerge_pipeline import driver
 from simmerge_pipeline.definitions import defs
-from simmerge_pipeline.defs.operations.nightly import backfill
+from simmerge_pipeline.defs.operations.nightly import backfill, config_of_a_night, nightly_backfill
 from simmerge_pipeline.defs.operations.retention import clear_caches
 from simmerge_pipeline.driver import Budget
 from simmerge_pipeline.materialize import materialize_all
@@ -99,6 +99,22 @@ def test_the_backfill_job_materializes_what_is_missing_into_its_own_instance(per
     told = result.get_failed_step_keys() if not result.success else set()
     done = persistent.instance.get_materialized_partitions(dg.AssetKey("pairwise_features"))
     assert done == {f"{c}|math" for c in ("base", *persistent.catalog.checkpoint_ids)}, told
+
+
+def test_a_night_has_the_hours_that_the_environment_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> object:
+        with dg.build_schedule_context() as context:
+            (request,) = nightly_backfill.evaluate_tick(context).run_requests or []
+        return request.run_config
+
+    monkeypatch.delenv("SIMMERGE_NIGHTLY_GPU_HOURS", raising=False)
+    assert asked() == {}
+    monkeypatch.setenv("SIMMERGE_NIGHTLY_GPU_HOURS", "2.5")
+    assert asked() == {"ops": {"backfill_what_is_missing": {"config": {"gpu_hours": 2.5}}}}
+    for wrong in ("soon", "0", "-1", "nan", "inf"):
+        monkeypatch.setenv("SIMMERGE_NIGHTLY_GPU_HOURS", wrong)
+        with pytest.raises(SimMergeError, match=f"SIMMERGE_NIGHTLY_GPU_HOURS is '{wrong}': give a number of hours"):
+            config_of_a_night()
 
 
 def test_the_backfill_job_takes_the_assets_that_it_is_given(small: World) -> None:

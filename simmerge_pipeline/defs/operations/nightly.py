@@ -2,9 +2,13 @@
 
 # No postponed annotations here: Dagster reads the types of `context` and `config` from the annotations themselves.
 
+import os
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
 
+from simmerge_core.errors import SimMergeError
 from simmerge_pipeline.asset_options import ACCELERATOR
 from simmerge_pipeline.driver import Budget
 from simmerge_pipeline.event_log import written_in_batches
@@ -13,6 +17,8 @@ from simmerge_pipeline.materialize import materialize_all
 from simmerge_pipeline.plain_metadata import bullets, rounded
 from simmerge_pipeline.progress import logged
 from simmerge_pipeline.resources import CatalogResource, ComputeResource, DataRootResource
+
+HOURS = "SIMMERGE_NIGHTLY_GPU_HOURS"
 
 
 class BackfillConfig(dg.Config):
@@ -80,11 +86,32 @@ def backfill() -> None:
     backfill_what_is_missing()
 
 
+def config_of_a_night(context: dg.ScheduleEvaluationContext | None = None) -> dict[str, Any]:
+    """Run config of the schedule: the hours that SIMMERGE_NIGHTLY_GPU_HOURS names, if it is set.
+
+    Raises
+    ------
+    SimMergeError
+        If it is no number above 0; the tick fails.
+    """
+    given = os.environ.get(HOURS)
+    if not given:
+        return {}
+    try:
+        hours = float(given)
+    except ValueError:
+        hours = 0.0
+    if not 0.0 < hours < float("inf"):
+        raise SimMergeError(f"{HOURS} is {given!r}: give a number of hours above 0, such as 8.")
+    return {"ops": {backfill_what_is_missing.name: {"config": {"gpu_hours": hours}}}}
+
+
 nightly_backfill = dg.ScheduleDefinition(
     name="nightly_backfill",
     job=backfill,
+    run_config_fn=config_of_a_night,
     cron_schedule="0 22 * * *",
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="Backfills what is missing at night. Switch the sensor `automation` off and this on where the "
-    "accelerator has other work by day; the job's config says how many GPU hours a night may take.",
+    "accelerator has other work by day; SIMMERGE_NIGHTLY_GPU_HOURS says how many GPU hours a night may take (8).",
 )
