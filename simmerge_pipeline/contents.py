@@ -16,7 +16,7 @@ from simmerge_core.checkpoints import CheckpointFolder, open_checkpoint, resolve
 from simmerge_core.checkpoints import fingerprint as content_hash
 from simmerge_core.errors import CheckpointError, ProbeError, TableError
 from simmerge_core.probes import cached, is_cached, probe_key, read_prompts
-from simmerge_core.storage import files_below, kept_listings
+from simmerge_core.storage import File, files_below, kept_listings
 from simmerge_core.tables import (
     CHECKPOINTS,
     FUNCTIONAL_SIMILARITY,
@@ -91,7 +91,13 @@ def changed_since(
     Only what was touched after its manifest was written is hashed. A folder that cannot be opened is not judged here:
     whoever reads its weights says what is wrong.
     """
-    files = files_below(root.root / CHECKPOINTS.name, pattern="part.parquet")
+    return _changed_since(root.written(CHECKPOINTS), root, catalog, prints, checkpoints)
+
+
+def _changed_since(
+    files: Sequence[File], root: DataRoot, catalog: Catalog, prints: Mapping[str, str], checkpoints: Iterable[str]
+) -> dict[str, CheckpointError]:
+    """`changed_since` with the files of the manifests."""
     found, written = {}, {str(file.path): file.seconds for file in files}
     for checkpoint in sorted({*checkpoints} & prints.keys()):
         with contextlib.suppress(CheckpointError, OSError):
@@ -107,8 +113,15 @@ def changed_since(
 
 def require_content(root: DataRoot, catalog: Catalog, prints: Mapping[str, str], checkpoint: str) -> None:
     """Raise CheckpointError where a folder holds other content than its manifest says, before its weights are used."""
-    for error in changed_since(root, catalog, prints, [checkpoint]).values():
-        raise error
+    own = files_below(root.path(CHECKPOINTS, checkpoint=checkpoint).parent, pattern="part.parquet")  # not all manifests
+    refuse_changed(_changed_since(own, root, catalog, prints, [checkpoint]), checkpoint)
+
+
+def refuse_changed(changed: Mapping[str, CheckpointError], *checkpoints: str) -> None:
+    """Raise what `changed_since` found of the first of these checkpoints."""
+    for checkpoint in checkpoints:
+        if checkpoint in changed:
+            raise changed[checkpoint]
 
 
 @functools.lru_cache(maxsize=4096)

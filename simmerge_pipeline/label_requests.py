@@ -9,12 +9,12 @@ from typing import Any
 import polars as pl
 
 from simmerge_core.catalog import Catalog
-from simmerge_core.errors import EvaluationError
+from simmerge_core.errors import CheckpointError, EvaluationError
 from simmerge_core.evaluation import EvaluationStore, check_task
 from simmerge_core.labels import LabelFailures, design, design_plans, designed_configurations, within_budget
 from simmerge_core.plans import Plan
 from simmerge_core.tables import MERGE_LABELS, DataRoot
-from simmerge_pipeline.contents import changed_since, held_features, held_labels
+from simmerge_pipeline.contents import held_features, held_labels
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import Cell
 from simmerge_pipeline.progress import Progress
@@ -60,7 +60,11 @@ def refuse_unsound_tasks(run: PartitionRun, catalog: Catalog, keys: Mapping[str,
 
 
 def scoring(
-    catalog: Catalog, root: DataRoot, prints: Mapping[str, str], compute: ComputeResource, progress: Progress
+    root: DataRoot,
+    prints: Mapping[str, str],
+    compute: ComputeResource,
+    progress: Progress,
+    changed: Mapping[str, CheckpointError],
 ) -> dict[str, Any]:
     """Options that all scoring shares: the one store, the processes, the device, and what must not be scored.
 
@@ -72,7 +76,7 @@ def scoring(
         "fingerprints": prints,
         "workers": compute.processes,
         "device": compute.device,
-        "unusable": {c: str(error) for c, error in changed_since(root, catalog, prints, prints).items()},
+        "unusable": {checkpoint: str(error) for checkpoint, error in changed.items()},
         "progress": progress,
     }
 

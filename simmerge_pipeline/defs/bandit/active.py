@@ -16,7 +16,7 @@ from simmerge_pipeline import checks
 from simmerge_pipeline.actions import labelled_actions
 from simmerge_pipeline.asset_options import ACCELERATOR, ONE_RUN, OWNERS
 from simmerge_pipeline.bandits import day_so_far, merges_of, not_over, pairs_worth_labelling
-from simmerge_pipeline.contents import fingerprints
+from simmerge_pipeline.contents import changed_since, fingerprints
 from simmerge_pipeline.label_requests import kept_rows, scoring
 from simmerge_pipeline.partition_run import PartitionRun
 from simmerge_pipeline.partitions import DAY
@@ -55,7 +55,8 @@ def active_labels(
             before = day_so_far(root, day)
             left = declared.labels.daily_merges - merges_of(before) if not_over(day) else 0
             pairs, told = pairs_worth_labelling(declared, root, prints, actions, budget=left)
-            options = scoring(declared, root, prints, compute, run.piece(number, len(run.keys)))
+            changed, piece = changed_since(root, declared, prints, prints), run.piece(number, len(run.keys))
+            options = scoring(root, prints, compute, piece, changed)
             rows, failures = kept_rows(partial(label_pairs, pairs, actions, declared, **options))
             failures.raise_for(None, otherwise=bool(pairs.height) and rows.is_empty())
             if failures.error is not None:  # what could be labelled is kept

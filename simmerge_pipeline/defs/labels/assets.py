@@ -22,7 +22,7 @@ from simmerge_pipeline.asset_options import (
     OWNERS,
     WHEN_INPUTS_EXIST,
 )
-from simmerge_pipeline.contents import fingerprint_of, fingerprints, require_content, require_partition
+from simmerge_pipeline.contents import changed_since, fingerprint_of, fingerprints, refuse_changed, require_partition
 from simmerge_pipeline.label_requests import (
     designed_by_owner,
     designed_plans,
@@ -59,12 +59,13 @@ def standalone_scores(
     """The utility of one unmerged model on one benchmark, metric, item set and seed of the task."""
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
     prints = fingerprints(root, declared)
-    options = scoring(declared, root, prints, compute, run.progress)
+    changed = changed_since(root, declared, prints, prints)
+    options = scoring(root, prints, compute, run.progress, changed)
     with run.attempt(*run.keys):
         for cell in run.cells:
             with run.attempt(cell.key):
                 fingerprint_of(prints, cell.checkpoint)
-                require_content(root, declared, prints, cell.checkpoint)
+                refuse_changed(changed, cell.checkpoint)
         refuse_unsound_tasks(run, declared, run.keys_of_task)
         good = [cell for cell in run.cells if cell.key not in run.failed]
         tasks = list(dict.fromkeys(cell.task for cell in good))
@@ -106,17 +107,20 @@ def merge_labels(
     """
     declared, root, run = catalog.load(), data.root, PartitionRun(context)
     prints, actions = fingerprints(root, declared), labelled_actions(declared)
-    stamps = stamps_at_start("merge_labels", declared, root, run.keys)
+    stamps, changed = (
+        stamps_at_start("merge_labels", declared, root, run.keys),
+        changed_since(root, declared, prints, prints),
+    )
     for cell in run.cells:
         with run.attempt(cell.key):
             require_partition(root, PAIRWISE_FEATURES, checkpoint=cell.checkpoint, task=cell.task)
-            require_content(root, declared, prints, cell.checkpoint)
+            refuse_changed(changed, cell.checkpoint)
     refuse_unsound_tasks(run, declared, run.keys_of_task)
     designed = designed_by_owner(declared, root, prints, [cell for cell in run.cells if cell.key not in run.failed])
     with run.attempt(*designed):
         rows = pl.concat([pl.DataFrame(schema=DESIGN_SCHEMA), *designed.values()])
         rows = rows.unique(["a", "b", "task"], maintain_order=True)
-        options = scoring(declared, root, prints, compute, run.progress)
+        options = scoring(root, prints, compute, run.progress, changed)
         labels, failures = kept_rows(lambda: label_pairs(rows, actions, declared, **options))
         for key, wanted in designed.items():
             with run.attempt(key):
@@ -161,7 +165,7 @@ def plan_labels(
         sound = [task for task in run.keys if task not in run.failed]
         for stage, plans_of in enumerate((designed_plans, further_plans)):
             wanted = [(plan, task) for task in sound for plan in plans_of(declared, root, prints, task)]
-            options = scoring(declared, root, prints, compute, run.piece(stage, 2))
+            options = scoring(root, prints, compute, run.piece(stage, 2), changed_since(root, declared, prints, prints))
             rows, failures = kept_rows(partial(label_plans, wanted, declared, **options))
             for task in sound:
                 with run.attempt(task):

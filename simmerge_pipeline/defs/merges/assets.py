@@ -22,7 +22,7 @@ from simmerge_pipeline.asset_options import (
     WHEN_INPUTS_EXIST_BUT_BANDIT,
 )
 from simmerge_pipeline.bandits import drawn, plans_by_bandit, ready_bandit
-from simmerge_pipeline.contents import fingerprints, require_content
+from simmerge_pipeline.contents import changed_since, fingerprints, refuse_changed
 from simmerge_pipeline.label_requests import kept_rows, scoring
 from simmerge_pipeline.lineage import lineage_metadata
 from simmerge_pipeline.partition_run import PartitionRun
@@ -113,8 +113,7 @@ def merged_checkpoints(
             ranked = root.read(MERGE_PLANS, merge_request=id)
             plan = best_plan(ranked)
             best = ranked.filter(pl.col("rank") == 1).row(0, named=True)
-            for checkpoint in (*plan.checkpoints, declared.base.id):
-                require_content(root, declared, prints, checkpoint)
+            refuse_changed(changed_since(root, declared, prints, prints), *plan.checkpoints, declared.base.id)
             merged = execute_plan_from_catalog(
                 plan,
                 declared,
@@ -170,7 +169,8 @@ def merge_outcomes(
                 check_task(declared.task(task))
             models = rivals(declared, root, request, ranked, prints)
             wanted = [(model.plan, task) for model in models for task in request.targets]
-            options = scoring(declared, root, prints, compute, run.piece(number, len(run.keys)))
+            changed, piece = changed_since(root, declared, prints, prints), run.piece(number, len(run.keys))
+            options = scoring(root, prints, compute, piece, changed)
             scores, failures = kept_rows(partial(score_plans, wanted, declared, **options))
             failures.raise_for(None, otherwise=bool(failures.checkpoints))
             rows = outcome_rows(models, request.targets, scores)

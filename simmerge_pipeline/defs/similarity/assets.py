@@ -31,6 +31,7 @@ from simmerge_pipeline.contents import (
     opened,
     probe_records,
     recorded,
+    refuse_changed,
     require_partition,
     require_record,
     task_probe_key,
@@ -74,8 +75,7 @@ def weight_gram(
     for number, c in enumerate(run.keys):
         with run.attempt(c):
             fingerprint_of(prints, c)
-            for needed in {c, base} & changed.keys():
-                raise changed[needed]
+            refuse_changed(changed, c, base)
             later = later_in(run.keys, number)
             owned[c] = [] if c == base else owned_others(c, present=experts, held=held, later=later)
     with run.attempt(*owned):
@@ -184,8 +184,7 @@ def pairwise_features(
             for place, c in enumerate(wanted):
                 with run.attempt(keys[c]):
                     require_partition(root, FUNCTIONAL_SIMILARITY, checkpoint=c, task=task)
-                    for needed in {c, base} & changed.keys():
-                        raise changed[needed]
+                    refuse_changed(changed, c, base)
                     later, present = later_in(wanted, place), {*compared.get(c, ())} - changed.keys()
                     owned[c] = owned_others(c, present=present, held=held, later=later)
             pairs = [(c, d) for c, others in owned.items() for d in others]
