@@ -18,6 +18,7 @@ from simmerge_core.tables import (
     Table,
 )
 from simmerge_pipeline.plain_metadata import table as table_of
+from simmerge_pipeline.sentences import some
 
 Sources = Mapping[str, Sequence[tuple[Table, Sequence[str]]]]
 """Tables and their columns that each column is computed from."""
@@ -77,11 +78,6 @@ def _told(sources: Sources) -> list[tuple[str, str]]:
     """Columns that come from the same columns, together."""
     together: dict[str, list[str]] = {}
     for column, read in sources.items():
-        text = "; ".join(f"{source.name}: {_some(names)}" for source, names in read)
+        text = "; ".join(f"{source.name}: {some(names, _SHOWN)}" for source, names in read)
         together.setdefault(text, []).append(column)
-    return [(_some(columns), text) for text, columns in together.items()]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return [(some(columns, _SHOWN), text) for text, columns in together.items()]

@@ -13,9 +13,11 @@ from simmerge_core.errors import SimMergeError
 from simmerge_pipeline.checks import Verdicts
 from simmerge_pipeline.partitions import Cell, cell
 from simmerge_pipeline.progress import Progress, part, progress_of
+from simmerge_pipeline.sentences import some
 
 _DIMENSION_TAG = "dagster/partition/"
 _LONGEST_TAG = 500  # characters; a run over hundreds of checkpoints is found by its range
+_SHOWN = 8  # partitions with one fault
 
 
 class PartitionRun:
@@ -139,7 +141,7 @@ class PartitionRun:
         for key, error in self.failed.items():
             text = str(error) if isinstance(error, SimMergeError) else f"{type(error).__name__}: {error}"
             sentences.setdefault(text, []).append(key)
-        told = " ".join(f"{_some(keys)}: {text}" for text, keys in sentences.items())
+        told = " ".join(f"{some(keys, _SHOWN)}: {text}" for text, keys in sentences.items())
         if self._written:
             told = f"{len(self.failed)} of {len(self.keys)} partitions failed, the others are written. {told}"
         return dg.Failure(
@@ -148,11 +150,6 @@ class PartitionRun:
             # What the user has to repair does not repair itself.
             allow_retries=not all(isinstance(error, SimMergeError) for error in self.failed.values()),
         )
-
-
-def _some(keys: list[str], limit: int = 8) -> str:
-    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
-    return ", ".join(keys[:limit]) + more
 
 
 def _dimension_tags(key: str) -> dict[str, str]:

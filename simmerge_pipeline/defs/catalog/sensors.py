@@ -17,6 +17,7 @@ from simmerge_pipeline.contents import kept_manifests
 from simmerge_pipeline.lost_pairs import attempts, lost_labels, lost_pairs, lost_records
 from simmerge_pipeline.partitions import CHECKPOINT, MERGE_REQUEST, TASK, cell
 from simmerge_pipeline.resources import CatalogResource, DataRootResource
+from simmerge_pipeline.sentences import some
 
 _NAMES = ("checkpoint", "task", "merge_request")
 _NAMED = 20  # in one sentence of the log
@@ -126,7 +127,7 @@ def catalog_sensor(
         new = [key for key in declared[name] if key not in known_partitions[name]]
         if new:
             requests.append(partitions.build_add_request(new))
-            context.log.info(f"New in the catalog, added to the partitions of {name}: {_some(new)}.")
+            context.log.info(f"New in the catalog, added to the partitions of {name}: {some(new, _NAMED)}.")
     runs = []
     try:
         root = data.root
@@ -140,12 +141,6 @@ def catalog_sensor(
         reasons = ["The catalog declares nothing new.", *waiting[:_NAMED]]
         return dg.SkipReason(" ".join(reasons + [f"{len(waiting) - _NAMED} more wait."] * (len(waiting) > _NAMED)))
     return dg.SensorResult(dynamic_partitions_requests=requests, run_requests=runs)
-
-
-def _some(keys: list[str]) -> str:
-    """The first keys by name, the others by number: a catalog of thousands comes at once."""
-    shown, more = ", ".join(keys[:_NAMED]), len(keys) - _NAMED
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 with warnings.catch_warnings():
